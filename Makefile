@@ -1,0 +1,49 @@
+# The two commands of the README are `make demo` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: $(DEV) ## create .venv with the locked versions, this package and the tools to test it
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(READY) requirements-dev.lock
+	$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+demo: $(READY) ## train, evaluate and predict on the photos that ship here (8 minutes; FULL=1: an hour)
+	$(BIN)/python examples/demo.py $(if $(FULL),--full)
+
+check: $(DEV) ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check ## lint, types and the whole quick test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(DEV) ## full-size networks against their oracles, overfitting, kill and resume (an hour or more)
+	$(BIN)/python -m pytest -m slow --timeout=14400
+
+format: $(DEV) ## let ruff format the code
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(DEV) ## speed against Hugging Face transformers, side by side
+	$(BIN)/python benchmarks/run.py
+
+clean: ## remove what was built; results stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""A checked spec -> one command's work, told from top to bottom."""

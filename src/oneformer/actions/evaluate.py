@@ -1,0 +1,258 @@
+"""A spec with a weight file and annotated images -> scores of all three tasks, metrics.json and report.html."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oneformer.actions.plan import Plan
+from oneformer.errors import SpecError
+from oneformer.runs import RunFolder, StatusLog, run_path
+from oneformer.runs.atomic import write_json, write_text
+from oneformer.spec.tree import to_dict
+
+if TYPE_CHECKING:
+    from oneformer.data.labels import LabelMap
+    from oneformer.data.record import Record
+    from oneformer.engines.torch import TorchEngine
+    from oneformer.metrics.scores import Scores
+    from oneformer.predict.ranks import Rank
+    from oneformer.report.curves import Points
+    from oneformer.spec import DatasetSpec, ExperimentSpec
+
+log = logging.getLogger(__name__)
+
+METRICS, REPORT = "metrics.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores, where they were written, and what they were made from."""
+
+    scores: Scores
+    folder: Path
+    is_thing: dict[str, bool]
+    facts: dict[str, str]
+    per_class: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of metrics.json, the facts, and the paths of the files."""
+        files = {"metrics": str(self.folder / METRICS), "report": str(self.folder / REPORT)}
+        return {**self.scores.to_dict(), "facts": self.facts, "files": files}
+
+    def table(self) -> str:
+        """Headline numbers, the classes, and where the report is."""
+        from oneformer.report import tables
+
+        scores = self.scores.to_dict()
+        head = "\n".join(f"{name}: {value}" for name, value in self.facts.items())
+        classes = tables.per_class(scores, is_thing=self.is_thing) if self.per_class else ""
+        parts = (head, tables.summary(scores), classes, f"report: {self.folder / REPORT}")
+        return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is scored, by what, on which tasks."""
+
+    engine: TorchEngine
+    dataset: DatasetSpec
+    records: Sequence[Record]
+    split: str
+    tasks: tuple[str, ...]
+
+
+def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | None:
+    """Score `evaluate.checkpoint` on the test split, or on the validation split when the spec has no test split.
+
+    With several processes all but the first return None.
+
+    Raises:
+        UserError: the request cannot be fulfilled: data or weights are missing or broken, or their classes differ.
+    """
+    from oneformer.predict.ranks import group, this_rank
+    from oneformer.predict.setup import check_request, chosen_tasks, open_engine, same_classes
+
+    checkpoint = check_request(spec.evaluate, key="evaluate")
+    split = chosen_split(spec.dataset)
+    if dry_run:
+        return _plan(spec, split)
+    folder = RunFolder(spec.results_dir, "evaluate", section_dir=spec.evaluate.results_dir)
+    first = this_rank() == 0
+    with StatusLog(folder.status, "evaluate", enabled=first) as status:
+        if first:
+            folder.write_experiment(to_dict(spec))
+        labels, records = read_data(spec.dataset, split, thorough=first)
+        with group(spec, "evaluate") as rank:
+            engine = open_engine(spec.evaluate, device=rank.device)
+            same_classes(engine.labels, labels, where=str(checkpoint))
+            job = Job(
+                engine=engine,
+                dataset=as_trained(spec.dataset, engine),
+                records=records,
+                split=split,
+                tasks=chosen_tasks(spec.evaluate.task, engine, key="evaluate.task"),
+            )
+            scores, seconds = score(spec, job, rank)
+        if not first:
+            return None
+        things = dict(zip(labels.names, labels.is_thing, strict=True))
+        facts = _facts(spec, job, devices=rank.world_size, seconds=seconds)
+        done = Evaluation(scores, folder.path, things, facts, spec.evaluate.iou_per_class)
+        page = _page(spec, done, job, experiment=(folder / "experiment.yaml").read_text(encoding="utf-8"))
+        write_json(folder / METRICS, scores.to_dict())
+        write_text(folder / REPORT, page)
+        status.running(f"Evaluated {len(records)} images of dataset.{split}.", kpi=_kpi(done))
+    return done
+
+
+def chosen_split(dataset: DatasetSpec) -> str:
+    """`test`, or `val` where no test annotations are named. Raises SpecError when there are neither."""
+    for split in ("test", "val"):
+        if getattr(dataset, split).annotations:
+            return split
+    raise SpecError(
+        "there is nothing to evaluate on",
+        where="dataset.test.annotations",
+        hint="set dataset.test.images, dataset.test.panoptic and dataset.test.annotations (or those of dataset.val)",
+    )
+
+
+def read_data(dataset: DatasetSpec, split: str, *, thorough: bool) -> tuple[LabelMap, list[Record]]:
+    """Classes and records of the split; when `thorough`, a few files are opened as a check. Raises UserErrors."""
+    from oneformer.data.check import check_pixels
+    from oneformer.data.files import raise_all
+    from oneformer.data.formats import read_records
+    from oneformer.data.labels import read_labels
+
+    labels = read_labels(dataset, splits=(split,))
+    records = read_records(dataset, split, labels)
+    raise_all(check_pixels(records, max_mpx=dataset.max_image_mpx) if thorough else [])
+    return labels, records
+
+
+def as_trained(dataset: DatasetSpec, engine: TorchEngine) -> DatasetSpec:
+    """The data set with the checkpoint's normalisation, no other gives its scores; says so when the spec differs."""
+    mean, std = list(engine.info.pixel_mean), list(engine.info.pixel_std)
+    if (list(dataset.pixel_mean), list(dataset.pixel_std)) != (mean, std):
+        log.warning("images are normalised as in training (mean %s, deviation %s), not as the spec says", mean, std)
+    sizes = dataset.augmentation
+    if (sizes.test_min_size, sizes.test_max_size) != (engine.info.test_min_size, engine.info.test_max_size):
+        log.warning(
+            "images are scaled to %d-%d pixels as the spec says; the checkpoint's own sizes are %d-%d",
+            sizes.test_min_size, sizes.test_max_size, engine.info.test_min_size, engine.info.test_max_size,
+        )  # fmt: skip
+    return replace(dataset, pixel_mean=mean, pixel_std=std)
+
+
+def score(spec: ExperimentSpec, job: Job, rank: Rank) -> tuple[Scores, float]:
+    """All images through the network, features once per image, each task with its own token -> scores and seconds.
+
+    Each process takes its share of the images; the scores are those of all of them, on the first process.
+    """
+    from oneformer.data.loader import eval_loader
+    from oneformer.metrics.evaluator import Evaluator
+    from oneformer.predict.progress import Progress
+
+    engine, tasks = job.engine, job.tasks
+    loader = eval_loader(
+        job.dataset,
+        job.records,
+        split=job.split,
+        model=engine.info.model,
+        batch_size=spec.evaluate.batch_size,
+        ranks=(rank.number, rank.world_size),
+    )
+    evaluator = Evaluator(engine.labels, tasks=tasks, test=spec.model.test)
+    mine = len(job.records[rank.number :: rank.world_size])
+    with Progress("evaluate", mine, quiet=not rank.first) as progress:
+        for batch in loader:
+            outputs = engine.outputs(batch.images, tasks)
+            for task in tasks:
+                evaluator.update(task, outputs[task], batch)
+            progress.add(len(batch))
+        states = rank.gather(evaluator.state())
+        if rank.first:
+            evaluator.merge(states)
+        return evaluator.compute(), progress.seconds
+
+
+def _kpi(done: Evaluation) -> dict[str, float]:
+    kpi = done.scores.kpi("test_")
+    return kpi if done.per_class else {k: v for k, v in kpi.items() if not k.startswith("test_IoU_")}
+
+
+def _facts(spec: ExperimentSpec, job: Job, *, devices: int, seconds: float) -> dict[str, str]:
+    names = getattr(spec.dataset, job.split).names
+    named = names if isinstance(names, str) else ", ".join(names)
+    engine, info, images = job.engine, job.engine.info, len(job.records)
+    times = f"{devices} x " if devices > 1 else ""
+    return {
+        "checkpoint": Path(spec.evaluate.checkpoint).name,
+        "trained": f"epoch {info.epoch}, step {info.step}",
+        "data": f"dataset.{job.split}{f' ({named})' if named else ''}: {images} images",
+        "classes": f"{len(engine.labels.thing_ids)} thing, {len(engine.labels.stuff_ids)} stuff",
+        "device": f"{times}{engine.device}, {engine.precision}",
+        "time": f"{seconds:.1f} s, {images / max(seconds, 1e-9):.2f} images/s",
+    }
+
+
+def _page(spec: ExperimentSpec, done: Evaluation, job: Job, *, experiment: str) -> str:
+    from oneformer.predict.examples import RANKED_BY, best_and_worst, cases, ranking_task
+    from oneformer.predict.predictor import Predictor, Sizes
+    from oneformer.report.html import Page, render
+    from oneformer.runs.folder import versions
+    from oneformer.segments import Rules
+
+    task = ranking_task(done.scores)
+    best, worst = best_and_worst(done.scores, spec.evaluate.report_images)
+    labels, augmentation, max_mpx = job.engine.labels, job.dataset.augmentation, job.dataset.max_image_mpx
+    sizes = Sizes(augmentation.test_min_size, augmentation.test_max_size)
+    predictor = Predictor(job.engine, rules=Rules.from_spec(spec.model.test, labels.is_thing), sizes=sizes)
+    page = Page(
+        title=f"{done.facts['checkpoint']} on {done.facts['data'].partition(':')[0]}",
+        facts=list(done.facts.items()),
+        scores=done.scores.to_dict(),
+        classes={n: (t, c) for n, t, c in zip(labels.names, labels.is_thing, labels.colors, strict=True)},
+        series=training_curves(Path(spec.evaluate.checkpoint)),
+        best=cases(predictor, job.records, best, task=task, max_mpx=max_mpx),
+        worst=cases(predictor, job.records, worst, task=task, max_mpx=max_mpx),
+        score_name=RANKED_BY.get(task, ""),
+        spec=experiment,
+        versions=versions(),
+    )
+    return render(page)
+
+
+def training_curves(checkpoint: Path) -> dict[str, Points]:
+    """The curves of the training that wrote the checkpoint, when its metrics.csv lies beside it."""
+    from oneformer.report.curves import read_series
+
+    for folder in (checkpoint.parent, checkpoint.resolve().parent):
+        path = folder / "metrics.csv"
+        if path.is_file():
+            try:
+                return read_series(path)
+            except (OSError, ValueError) as error:
+                log.warning("%s cannot be read, the report has no curves: %s", path, error)
+    return {}
+
+
+def _plan(spec: ExperimentSpec, split: str) -> Plan:
+    part = getattr(spec.dataset, split)
+    folder = run_path(spec.results_dir, "evaluate", section_dir=spec.evaluate.results_dir)
+    reads = {
+        "checkpoint": spec.evaluate.checkpoint,
+        "label map": spec.dataset.label_map or "(the annotation files' own)",
+    }
+    reads |= {f"dataset.{split}.{name}": str(getattr(part, name)) for name in ("images", "panoptic", "annotations")}
+    return Plan(reads, [str(folder / name) for name in ("experiment.yaml", "status.json", METRICS, REPORT)])
+
+
+if __name__ == "__main__":
+    from oneformer.actions.plan import run_as_rank
+
+    run_as_rank(run)

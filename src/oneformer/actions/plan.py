@@ -1,0 +1,39 @@
+"""What actions share: files by role -> the answer to `--dry-run`; a spec on stdin -> one process of several."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Files by role, before anything is done."""
+
+    reads: Mapping[str, str]
+    writes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {"reads": dict(self.reads), "writes": list(self.writes)}
+
+    def table(self) -> str:
+        """One line per file."""
+        wide = max((len(name) for name in self.reads), default=0)
+        reads = [f"would read   {name:<{wide}}  {value}" for name, value in self.reads.items()]
+        return "\n".join([*reads, *(f"would write  {path}" for path in self.writes)])
+
+
+def run_as_rank(run: Callable[[Any], object]) -> None:
+    """Run an action as one of several processes of one machine: the first one sends the resolved spec as JSON."""
+    from oneformer.errors import UserError
+    from oneformer.spec import ExperimentSpec
+    from oneformer.spec.tree import from_dict
+
+    try:
+        run(from_dict(ExperimentSpec, json.load(sys.stdin)))
+    except UserError as error:
+        sys.exit(error.message)

@@ -1,0 +1,247 @@
+"""A spec with annotated images -> a trained model: checkpoints, metrics.csv, TensorBoard events and the best score."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oneformer.actions.plan import Plan
+from oneformer.errors import SpecError, UserError, UserErrors
+from oneformer.runs import RunFolder, StatusLog, run_path
+from oneformer.spec.tree import from_dict, to_dict
+
+if TYPE_CHECKING:
+    from oneformer.data.labels import LabelMap
+    from oneformer.data.record import Record
+    from oneformer.spec import ExperimentSpec, TrainSpec
+    from oneformer.train.fit import Fitted
+
+log = logging.getLogger(__name__)
+
+FILES = (
+    "experiment.yaml",
+    "status.json",
+    "model_epoch_EEE_step_SSSSS.pth",
+    "oneformer_model_latest.pth",
+    "oneformer_model_best.pth",
+    "metrics.csv",
+    "events.out.tfevents.*",
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training reached and where it lies."""
+
+    fitted: Fitted
+    folder: Path
+    is_thing: dict[str, bool]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Best score, checkpoint, metrics of the last validation, length."""
+        fitted = self.fitted
+        return {
+            "checkpoint": str(fitted.checkpoint) if fitted.checkpoint else None,
+            "best": {"metric": fitted.metric, "value": fitted.best},
+            "metrics": fitted.values,
+            "epochs": fitted.epochs,
+            "steps": fitted.steps,
+            "seconds": round(fitted.seconds, 1),
+            "stopped_by": fitted.stopped_by,
+            "folder": str(self.folder),
+        }
+
+    def table(self) -> str:
+        """The best score and its file, then the scores of the last validation."""
+        from oneformer.report import tables
+
+        fitted = self.fitted
+        ended = f" (ended by {fitted.stopped_by})" if fitted.stopped_by else ""
+        took = timedelta(seconds=round(fitted.seconds))
+        best = "-" if fitted.best is None else f"{fitted.best:.4g}"
+        lines = [
+            f"trained: {fitted.epochs} epochs, {fitted.steps} steps, {took}{ended}",
+            f"best {fitted.metric}: {best}",
+            f"checkpoint: {fitted.checkpoint or 'none, as asked for (train.is_dry_run)'}",
+        ]
+        scores = fitted.scores.to_dict() if fitted.scores else {}
+        parts = ["\n".join(lines)]
+        parts += [tables.summary(scores), tables.per_class(scores, is_thing=self.is_thing)] if scores else []
+        return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class _Data:
+    labels: LabelMap
+    train: list[Record]
+    val: list[Record]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a fit goes on from, and what it calls before it joins the other processes."""
+
+    resume: Path | None
+    meet: Callable[[], None]
+
+
+def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
+    """Train on `dataset.train`, score on `dataset.val`.
+
+    Raises:
+        UserError: the request cannot be fulfilled; everything that can be seen before computing is told at once.
+        WorkError: training failed; a checkpoint of the last finished step is kept.
+        KeyboardInterrupt: the user stopped it; a checkpoint of the last finished step is kept.
+    """
+    path = run_path(spec.results_dir, "train", section_dir=spec.train.results_dir)
+    if dry_run:
+        return _plan(spec, path)
+    from oneformer.train.devices import this_rank
+    from oneformer.train.resume import claim_folder
+
+    first = this_rank() == 0
+    resume = claim_folder(path, spec.train) if first else _given(spec.train)
+    folder = RunFolder(spec.results_dir, "train", section_dir=spec.train.results_dir)
+    with StatusLog(folder.status, "train", enabled=first) as status:
+        data = _checked(spec, thorough=first)
+        if first:
+            folder.write_experiment(to_dict(spec), seed=spec.train.seed)
+        with _other_ranks(spec, resume) as meet:
+            fitted = _fit(spec, data, folder.path, start=_Start(resume, meet), status=status)
+    things = dict(zip(data.labels.names, data.labels.is_thing, strict=True))
+    return Trained(fitted, folder.path, things)
+
+
+def _checked(spec: ExperimentSpec, *, thorough: bool) -> _Data:
+    """Classes and records; every fault of data and devices that shows before computing is raised at once."""
+    from oneformer.data.check import check_pixels
+    from oneformer.data.formats import read_records
+    from oneformer.data.labels import check_num_classes, read_labels
+    from oneformer.model.weights.load import check_file
+    from oneformer.train.devices import choose_devices
+    from oneformer.train.precision import lightning_precision
+
+    errors: list[UserError] = []
+    devices = _tried(errors, lambda: choose_devices(spec.train))
+    if devices:
+        _tried(errors, lambda: lightning_precision(spec.train.precision, devices.device))
+    for path in filter(None, (spec.train.pretrained_model, spec.train.pretrained_backbone)):
+        _tried(errors, partial(check_file, Path(path)))
+    splits = [s for s in ("train", "val") if s == "train" or getattr(spec.dataset, s).annotations]
+    labels = _tried(errors, lambda: read_labels(spec.dataset, splits=splits))
+    records: dict[str, list[Record]] = {"train": [], "val": []}
+    if labels:
+        head = spec.model.sem_seg_head
+        head.num_classes = head.num_classes or labels.num_classes
+        _tried(errors, lambda: check_num_classes(labels, head.num_classes))
+        for split in splits:
+            records[split] = _tried(errors, partial(read_records, spec.dataset, split, labels)) or []
+            if thorough:
+                errors += check_pixels(records[split], max_mpx=spec.dataset.max_image_mpx)
+    if errors:
+        raise errors[0] if len(errors) == 1 else UserErrors(errors)
+    assert labels is not None
+    if not records["val"]:
+        log.warning("dataset.val names no annotations: nothing is scored while training")
+    return _Data(labels, records["train"], records["val"])
+
+
+def _tried(errors: list[UserError], work: Callable[[], Any]) -> Any:
+    """The result of `work`, or None with its faults added to `errors`."""
+    try:
+        return work()
+    except UserErrors as several:
+        errors.extend(several.errors)
+    except UserError as error:
+        errors.append(error)
+    return None
+
+
+def _fit(spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, status: StatusLog) -> Fitted:
+    from oneformer.loss.total import Criterion
+    from oneformer.model.oneformer import build_model
+    from oneformer.runs.seed import seed_everything
+    from oneformer.train.fit import Job, fit
+
+    seed_everything(spec.train.seed)
+    model = build_model(spec.model)
+    criterion = Criterion(spec.model)
+    if start.resume is None:
+        _load_pretrained(spec.train, model)
+    job = Job(
+        train=spec.train,
+        dataset=spec.dataset,
+        model_spec=spec.model,
+        wandb=spec.wandb,
+        labels=data.labels,
+        train_records=data.train,
+        val_records=data.val,
+        folder=folder,
+    )
+    return fit(job, model, criterion, status=status, resume=start.resume, meet=start.meet)
+
+
+def _load_pretrained(train: TrainSpec, model: Any) -> None:
+    """Weights to start from, and a report of what fitted."""
+    from oneformer.model.weights.load import load_backbone, load_pretrained
+
+    for key, load in (("pretrained_model", load_pretrained), ("pretrained_backbone", load_backbone)):
+        path = getattr(train, key)
+        if path:
+            log.info("train.%s=%s: %s", key, path, load(model, path).table())
+
+
+def _other_ranks(spec: ExperimentSpec, resume: Path | None) -> AbstractContextManager[Callable[[], None]]:
+    """The other processes of this machine, each running this file with the same spec."""
+    from oneformer.train.devices import choose_devices
+    from oneformer.train.launch import ranks
+
+    told = to_dict(spec)
+    told["train"]["resume_training_checkpoint_path"] = str(resume.resolve()) if resume else ""
+    command = [sys.executable, "-m", "oneformer.actions.train"]
+    return ranks(command, len(choose_devices(spec.train).ids), message=json.dumps(told))
+
+
+def _given(train: TrainSpec) -> Path | None:
+    """The checkpoint that rank 0 has chosen (or the user, under a launcher of several machines)."""
+    path = train.resume_training_checkpoint_path
+    if path == "auto":
+        raise SpecError(
+            "with a launcher each process has to be told the same checkpoint",
+            where="train.resume_training_checkpoint_path",
+            hint="give the path instead of auto",
+        )
+    return Path(path) if path else None
+
+
+def _plan(spec: ExperimentSpec, folder: Path) -> Plan:
+    reads = {"label map": spec.dataset.label_map or "(the annotation files' own)"}
+    for split in ("train", "val"):
+        part = getattr(spec.dataset, split)
+        reads |= {f"dataset.{split}.{n}": str(getattr(part, n)) for n in ("images", "panoptic", "annotations")}
+    for key in ("resume_training_checkpoint_path", "pretrained_model", "pretrained_backbone"):
+        if getattr(spec.train, key):
+            reads[f"train.{key}"] = getattr(spec.train, key)
+    return Plan(reads, [str(folder / name) for name in FILES])
+
+
+def _as_rank() -> None:
+    """Run as one of several processes: the spec comes as JSON on standard input."""
+    from oneformer.spec import ExperimentSpec
+
+    try:
+        run(from_dict(ExperimentSpec, json.load(sys.stdin)))
+    except UserError as error:
+        sys.exit(error.message)
+
+
+if __name__ == "__main__":
+    _as_rank()

@@ -1,0 +1,196 @@
+"""An image or mask file -> uint8 RGB pixels (upright) or an int32 map of segment ids; every unusable file is named."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from oneformer.data.files import examples, missing
+from oneformer.data.record import Record, SegmentInfo
+from oneformer.errors import DataError
+
+# Formats photos come in; others (PDF, EPS, ...) are refused, some of their decoders start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+MAX_MPX = 200.0  # the default of dataset.max_image_mpx, in million pixels
+# What Pillow's decoders raise on broken files.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+# Modes that Pillow turns into RGB without a choice to be made.
+PLAIN_MODES = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
+
+
+def read_image(path: str | Path, *, max_mpx: float = MAX_MPX) -> np.ndarray:
+    """A photo as uint8 (H, W, 3), turned upright by its EXIF orientation. Rules and errors: see `open_image`."""
+    return np.asarray(open_image(path, max_mpx=max_mpx))
+
+
+def open_image(path: str | Path, *, max_mpx: float = MAX_MPX) -> Image.Image:
+    """A photo as a decoded RGB Pillow image, turned upright by its EXIF orientation.
+
+    Grey, palette and CMYK become RGB. Transparent pixels are laid over white, as viewers show them. 16-bit grey is
+    divided by 257 (the full range, not the photo's own, so that brightness stays comparable). 32-bit and other modes
+    are refused by name: their range is not known. `max_mpx` limits the size in million pixels before anything is
+    decoded. Raises DataError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise missing(path, what="image file")
+    with path.open("rb") as file:
+        image = _open(file, path, what="image")
+        _check_size(image, path, max_mpx)
+        try:
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image), where=str(path))
+        except BROKEN as error:
+            raise _broken(path, error, what="image") from None
+
+
+def to_rgb(image: Image.Image, *, where: str) -> Image.Image:
+    """A Pillow image of any usable mode as RGB, see `open_image`. Raises DataError naming a mode without a rule."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or (image.mode == "P" and "transparency" in image.info):
+        straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), straight).convert("RGB")
+    if image.mode in PLAIN_MODES or image.mode == "P":
+        return image.convert("RGB")
+    raise DataError(
+        f"the image's pixel format {image.mode} is not supported",
+        where=where,
+        hint="save it with 8 bits per channel (grey, RGB, RGBA, palette or CMYK) or as 16-bit grey",
+    )
+
+
+def read_panoptic(path: str | Path, *, max_mpx: float = MAX_MPX) -> np.ndarray:
+    """A panoptic mask as int32 (H, W) of segment ids, 0 = void.
+
+    RGB (and RGBA without transparency) holds R + 256 G + 65536 B; 8- and 16-bit grey hold the ids themselves. A palette
+    is refused: its colours and its indices could both be meant. Raises DataError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise missing(path, what="mask file")
+    with path.open("rb") as file:
+        image = _open(file, path, what="mask")
+        _check_size(image, path, max_mpx)
+        if image.format == "JPEG":
+            raise DataError(
+                "the mask is a JPEG, which does not keep ids exactly", where=str(path), hint="masks are PNG files"
+            )
+        try:
+            image.load()
+        except BROKEN as error:
+            raise _broken(path, error, what="mask") from None
+    if image.mode == "L" or image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.int32)
+    if image.mode == "RGBA" and np.asarray(image)[..., 3].min() == 255:
+        image = image.convert("RGB")
+    if image.mode != "RGB":
+        hint = "save the mask as 8-bit RGB with id = R + 256 G + 65536 B"
+        raise DataError(f"the mask's pixel format {image.mode} cannot hold segment ids", where=str(path), hint=hint)
+    # Four bytes a pixel are one little-endian number: three channels in one step.
+    quads = np.asarray(image.convert("RGBX")).view("<u4")[..., 0]  # (H, W)
+    return (quads & 0xFFFFFF).astype(np.int32)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of an image from its header, upright. Raises DataError when the file is no image."""
+    path = Path(path)
+    with path.open("rb") as file:
+        image = _open(file, path, what="image")
+        quarter_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if quarter_turned else (image.width, image.height)
+
+
+def _open(file: BinaryIO, path: Path, *, what: str) -> Image.Image:
+    """The image with its header read.
+
+    `Image.open` is not used because its own size limit is a global of Pillow's; ours is the spec's and is checked next.
+    """
+    head = file.read(16)
+    # The common formats first: preparing all takes Pillow half a second.
+    for prepare in (Image.preinit, Image.init):
+        prepare()
+        for factory, accept in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
+            if accept is None or accept(head) is not True:
+                continue
+            file.seek(0)
+            try:
+                return factory(file, str(path))
+            except BROKEN as error:
+                raise _broken(path, error, what=what) from None
+    hint = "the file is empty" if not head else f"formats that can be read: {', '.join(FORMATS)}"
+    raise DataError(f"the {what} file is not an image of a known format", where=str(path), hint=hint)
+
+
+def _check_size(image: Image.Image, path: Path, max_mpx: float) -> None:
+    mpx = image.width * image.height / 1e6
+    if mpx > max_mpx:
+        raise DataError(
+            f"the image has {image.width} x {image.height} pixels, more than the limit of {max_mpx:g} million",
+            where=str(path),
+            hint="make it smaller, or raise dataset.max_image_mpx",
+        )
+
+
+def _broken(path: Path, error: Exception, *, what: str) -> DataError:
+    hint = "copy or download it again" if "truncated" in str(error) else ""
+    return DataError(f"the {what} file is broken: {error or type(error).__name__}", where=str(path), hint=hint)
+
+
+def index_map(
+    ids: np.ndarray, segments: Sequence[SegmentInfo], *, where: str
+) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
+    """Segment ids (H, W) -> small ints (H, W), i + 1 for `segments[i]` and 0 for void; the segments with counted areas.
+
+    Raises DataError when the map holds an id that no segment has, or lacks one that a segment has; `where` is the mask
+    file.
+    """
+    known = np.array([0, *(s.segment_id for s in segments)], np.int64)
+    order = np.argsort(known)
+    flat = ids.ravel()
+    # Neighbouring pixels mostly belong together: looking up runs instead of pixels is ten times faster.
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    values, lengths = flat[starts], np.diff(starts, append=flat.size)
+    place = order[np.minimum(np.searchsorted(known[order], values), len(known) - 1)]
+    strange = known[place] != values
+    if strange.any():
+        found = examples(np.unique(values[strange]).tolist())
+        raise DataError(f"the mask has segment ids that the annotation file does not list: {found}", where=where)
+    areas = np.bincount(place, weights=lengths, minlength=len(known)).astype(np.int64)
+    absent = [s.segment_id for s, area in zip(segments, areas[1:], strict=True) if area == 0]
+    if absent:
+        raise DataError(
+            f"the annotation file lists segment ids without a pixel in the mask: {examples(absent)}", where=where
+        )
+    dtype = np.int16 if len(segments) < 2**15 else np.int32
+    index = np.repeat(place.astype(dtype), lengths).reshape(ids.shape)
+    return index, tuple(s._replace(area=int(area)) for s, area in zip(segments, areas[1:], strict=True))
+
+
+def read_pair(record: Record, *, max_mpx: float = MAX_MPX) -> tuple[Image.Image, np.ndarray]:
+    """The photo (upright RGB) and the id map int32 (H, W) of a record. Raises DataError when their sizes differ."""
+    photo = open_image(record.image_path, max_mpx=max_mpx)
+    ids = read_panoptic(record.panoptic_path, max_mpx=max_mpx)
+    height, width = ids.shape
+    if photo.size != (width, height):
+        hint = "masks have the photo's size, pixel by pixel"
+        if photo.size == (height, width):
+            hint = (
+                "the photo is turned by its EXIF orientation, the mask was drawn on the unturned one: turn the mask too"
+            )
+        what = f"the photo is {photo.width} x {photo.height}, its mask {record.panoptic_path} is {width} x {height}"
+        raise DataError(what, where=record.image_path, hint=hint)
+    if (record.width, record.height) not in ((width, height), (height, width)):
+        what = f"the photo is {width} x {height}, the annotation file says {record.width} x {record.height}"
+        raise DataError(what, where=record.image_path, hint=f"correct width and height of image id {record.image_id}")
+    return photo, ids

@@ -1,0 +1,285 @@
+"""Records -> batches: data sets, the order of samples, and the loaders of training and evaluation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from oneformer.data.augment import Augment
+from oneformer.data.batch import Batch, collate
+from oneformer.data.decode import index_map, read_pair
+from oneformer.data.labels import LabelMap
+from oneformer.data.record import Record, RecordTable
+from oneformer.data.sample import Sample, Truth, make_target, normalize, prepare_image
+from oneformer.data.task import TASKS, all_texts, allowed_tasks, draw_task, task_probabilities, texts_for
+from oneformer.data.tokens import Tokenizer
+from oneformer.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    from oneformer.spec.data import DatasetSpec
+    from oneformer.spec.model import ModelSpec
+
+Key = tuple[int, int]  # (epoch, index of the record)
+
+
+class TrainSamples(Dataset[Sample | DataError]):
+    """Training samples by (epoch, index): the same key gives the same sample, whichever worker makes it.
+
+    A fault of a file is returned, not raised: torch would wrap it into a message of its own on the way out of a worker.
+    """
+
+    def __init__(
+        self, dataset: DatasetSpec, labels: LabelMap, records: Sequence[Record], *, model: ModelSpec, seed: int
+    ) -> None:
+        self.records = RecordTable(records)
+        self.labels = labels
+        self.augment = Augment(dataset)
+        self.mean, self.std = tuple(dataset.pixel_mean), tuple(dataset.pixel_std)
+        self.max_mpx = dataset.max_image_mpx
+        self.num_texts = num_texts(model)
+        self.probabilities = task_probabilities(dataset.task_prob_train, allowed_tasks(model.task_toggling))
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> Sample | DataError:
+        try:
+            return self._sample(*key)
+        except DataError as error:
+            return error
+
+    def _sample(self, epoch: int, index: int) -> Sample:
+        rng = np.random.default_rng([self.seed, epoch, index])
+        record = self.records[index]
+        task = draw_task(self.probabilities, rng)
+        photo, ids = read_pair(record, max_mpx=self.max_mpx)
+        original_size = ids.shape
+        places, segments = index_map(ids, record.segments, where=record.panoptic_path)
+        classes = np.array([-1, *(s.class_id for s in segments)])
+        pixels, places = self.augment(photo, places, classes=classes, rng=rng)
+        target = make_target(places, segments, self.labels, task=task)
+        texts = texts_for(task, target.labels.tolist(), self.labels.names, num_texts=self.num_texts)
+        return Sample(
+            image=normalize(pixels, mean=self.mean, std=self.std),
+            size=(pixels.shape[0], pixels.shape[1]),
+            original_size=(original_size[0], original_size[1]),
+            task=task,
+            texts=texts,
+            target=target,
+            truth=None,
+            name=Path(record.image_path).name,
+            image_id=record.image_id,
+        )
+
+
+class EvaluationSamples(Dataset[Sample | DataError]):
+    """Samples for scoring: the photo as in inference, the truth at the photo's own size."""
+
+    def __init__(self, dataset: DatasetSpec, records: Sequence[Record]) -> None:
+        self.records = RecordTable(records)
+        self.sizes = (dataset.augmentation.test_min_size, dataset.augmentation.test_max_size)
+        self.mean, self.std = tuple(dataset.pixel_mean), tuple(dataset.pixel_std)
+        self.max_mpx = dataset.max_image_mpx
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample | DataError:
+        try:
+            return self._sample(self.records[index])
+        except DataError as error:
+            return error
+
+    def _sample(self, record: Record) -> Sample:
+        photo, ids = read_pair(record, max_mpx=self.max_mpx)
+        _, segments = index_map(ids, record.segments, where=record.panoptic_path)
+        shorter, longer = self.sizes
+        image, size = prepare_image(np.asarray(photo), min_size=shorter, max_size=longer, mean=self.mean, std=self.std)
+        return Sample(
+            image=image,
+            size=size,
+            original_size=(ids.shape[0], ids.shape[1]),
+            task="panoptic",
+            texts=[],
+            target=None,
+            truth=Truth(ids, segments),
+            name=Path(record.image_path).name,
+            image_id=record.image_id,
+        )
+
+
+class EpochSampler(Sampler[Key]):
+    """The order of one rank's training samples: shuffled anew each epoch, restorable to any place.
+
+    All ranks shuffle alike and take every `world_size`-th sample, so each sample is seen once per epoch; the first ones
+    again where `length` is no multiple of `world_size`, since ranks must make equally many steps. Workers read ahead,
+    so the sampler cannot know what was trained on: whoever trains says so with `advance`.
+    """
+
+    def __init__(self, seed: int, length: int, rank: int = 0, world_size: int = 1) -> None:
+        assert length > 0 and 0 <= rank < world_size
+        self.seed, self.length, self.rank, self.world_size = seed, length, rank, world_size
+        self.epoch = 0
+        self.done = 0
+
+    def __len__(self) -> int:
+        """Samples of this rank that the epoch still has; all of them unless a place in the epoch was restored."""
+        return -(-self.length // self.world_size) - self.done
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        count = -(-self.length // self.world_size)
+        own = np.resize(order, count * self.world_size)[self.rank :: self.world_size]
+        epoch = self.epoch
+        return iter([(epoch, int(index)) for index in own[self.done :]])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives; another one than the present starts at its beginning."""
+        if epoch != self.epoch:
+            self.epoch, self.done = epoch, 0
+
+    def advance(self, samples: int) -> None:
+        """Note that this rank has trained on so many more samples of the epoch."""
+        self.done += samples
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many samples all ranks together have trained on in it."""
+        return {"epoch": self.epoch, "done": self.done * self.world_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, also with another number of ranks."""
+        self.epoch = int(state["epoch"])
+        self.done = int(state["done"]) // self.world_size
+        if self.done >= -(-self.length // self.world_size):
+            self.epoch, self.done = self.epoch + 1, 0
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader whose workers hand faults of files over, to be raised as they are."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                # Nothing may hold the workers any longer (so a new error, not `batch`, whose traceback would hold this
+                # frame): they end at once now, while ended by the garbage collector each takes five seconds.
+                self._iterator = None
+                raise DataError(batch.what, where=batch.where, hint=batch.hint)
+            yield batch
+
+
+def train_loader(
+    dataset: DatasetSpec,
+    labels: LabelMap,
+    records: Sequence[Record],
+    *,
+    model: ModelSpec,
+    seed: int,
+    ranks: tuple[int, int] = (0, 1),
+) -> Loader:
+    """Batches of training samples for one rank; `ranks` is (rank, number of ranks).
+
+    `loader.sampler` is the EpochSampler: call `set_epoch` before each epoch. All batches have the crop's shape (rounded
+    up to the size divisibility), the last one of an epoch may hold fewer samples.
+    """
+    samples = TrainSamples(dataset, labels, records, model=model, seed=seed)
+    text_tokenizer = Tokenizer(dataset.max_seq_len)
+    text_tokenizer.encode_all(all_texts(labels.names))
+    _say_cut_texts(records, samples)
+    height, width = dataset.augmentation.train_crop_size
+    return _loader(
+        samples,
+        dataset,
+        "train",
+        sampler=EpochSampler(seed, len(samples), *ranks),
+        batch_size=dataset.train.batch_size,
+        collate_fn=partial(
+            collate_or_fault,
+            task_tokenizer=_task_tokenizer(dataset),
+            text_tokenizer=text_tokenizer,
+            size_divisibility=model.one_former.size_divisibility,
+            pad_to=(int(height), int(width)),
+        ),
+    )
+
+
+def eval_loader(
+    dataset: DatasetSpec,
+    records: Sequence[Record],
+    *,
+    split: str,
+    model: ModelSpec,
+    batch_size: int = -1,
+    ranks: tuple[int, int] = (0, 1),
+) -> Loader:
+    """Batches for scoring, in file order, with truths; each record on one rank, so ranks may differ by one photo.
+
+    `split` ("val" or "test") gives the workers and, with `batch_size` -1, the batch size.
+    """
+    rank, world_size = ranks
+    own = list(records)[rank::world_size]
+    tokenizer = _task_tokenizer(dataset)
+    return _loader(
+        EvaluationSamples(dataset, own),
+        dataset,
+        split,
+        sampler=None,
+        batch_size=batch_size if batch_size > 0 else getattr(dataset, split).batch_size,
+        collate_fn=partial(
+            collate_or_fault,
+            task_tokenizer=tokenizer,
+            text_tokenizer=tokenizer,
+            size_divisibility=model.one_former.size_divisibility,
+        ),
+    )
+
+
+def _loader(samples: Dataset[Any], dataset: DatasetSpec, split: str, **options: Any) -> Loader:
+    workers = getattr(dataset, split).num_workers
+    return Loader(
+        samples,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=dataset.pin_memory and torch.cuda.is_available(),
+        **options,
+    )
+
+
+def collate_or_fault(samples: Sequence[Sample | DataError], **options: Any) -> Batch | DataError:
+    """`collate`, or the first fault among the samples."""
+    faults = [s for s in samples if isinstance(s, DataError)]
+    return faults[0] if faults else collate([s for s in samples if isinstance(s, Sample)], **options)
+
+
+def num_texts(model: ModelSpec) -> int:
+    """Texts per photo: queries less learned text contexts. Raises SpecError when none is left."""
+    queries, contexts = model.one_former.num_object_queries, model.text_encoder.n_ctx
+    if queries <= contexts:
+        raise SpecError(
+            f"{queries} queries leave no text beside {contexts} learned contexts",
+            where="model.one_former.num_object_queries",
+            hint="raise it above model.text_encoder.n_ctx",
+        )
+    return queries - contexts
+
+
+def _task_tokenizer(dataset: DatasetSpec) -> Tokenizer:
+    tokenizer = Tokenizer(dataset.task_seq_len)
+    for task in TASKS:
+        tokenizer.task_tokens(task)
+    return tokenizer
+
+
+def _say_cut_texts(records: Sequence[Record], samples: TrainSamples) -> None:
+    """Log once how many photos have more objects than texts (or queries to find them)."""
+    many = sum(sum(not s.iscrowd for s in record.segments) > samples.num_texts for record in records)
+    if many:
+        text = "%d of %d photos have more than %d objects, the rest gets no text: more queries would help"
+        logging.getLogger(__name__).warning(text, many, len(records), samples.num_texts)

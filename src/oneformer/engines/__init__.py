@@ -1,0 +1,1 @@
+"""A weight or graph file -> a callable that returns Outputs."""

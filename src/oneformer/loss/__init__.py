@@ -1,0 +1,1 @@
+"""Network outputs and targets -> losses."""

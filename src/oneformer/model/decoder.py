@@ -1,0 +1,141 @@
+"""Queries (B, Q, C) and memory maps -> class logits (B, Q, K+1) and mask logits (B, Q, h, w): masked attention.
+
+Each layer lets a query look only where its own last mask prediction was positive (Mask2Former, arXiv:2112.01527,
+section 3.2.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oneformer.model.layers import MLP, QueryLayer, recompute
+from oneformer.model.pixel import Features
+from oneformer.model.position import sine_position, spread_points
+from oneformer.model.query import QueryInitialiser
+
+if TYPE_CHECKING:
+    from oneformer.spec.model import ModelSpec
+
+Prediction = tuple[Tensor, Tensor]
+"""Class logits (B, Q, K+1) and mask logits (B, Q, h, w)."""
+
+
+class Decoded(NamedTuple):
+    """What the decoder says about a batch."""
+
+    class_logits: Tensor  # (B, Q, K+1), the last column is "no object"
+    mask_logits: Tensor  # (B, Q, h, w)
+    auxiliary: tuple[Prediction, ...]  # predictions before the first layer and after each but the last; () unless asked
+    queries: Tensor  # (B, Q, C), as they entered the first layer
+
+
+class Level(NamedTuple):
+    """One memory map, ready to be attended to."""
+
+    key: Tensor  # (B, h_l*w_l, C), with position
+    value: Tensor  # (B, h_l*w_l, C)
+    mask_features: Tensor  # (B, C', h_l*w_l), to predict masks at this level's own resolution
+
+
+class Decoder(nn.Module):
+    """Query initialisation, masked-attention layers and prediction heads."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        head, former = spec.sem_seg_head, spec.one_former
+        dim = former.hidden_dim
+        self.query_embed = nn.Embedding(former.num_object_queries, dim)  # both from the unit normal
+        self.level_embed = nn.Embedding(former.num_feature_levels, dim)
+        project = former.enforce_input_proj or head.convs_dim != dim
+        self.input_proj = nn.ModuleList(
+            nn.Conv2d(head.convs_dim, dim, 1) if project else nn.Identity() for _ in range(former.num_feature_levels)
+        )
+        self.initialiser = QueryInitialiser(spec)
+        self.layers = nn.ModuleList(
+            QueryLayer(
+                dim,
+                former.nheads,
+                dim_feedforward=former.dim_feedforward,
+                dropout=0.0,  # the published decoder has none; `dropout` acts in initialiser and pixel decoder
+                pre_norm=former.pre_norm,
+                self_first=False,
+            )
+            for _ in range(former.dec_layers - 1)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.class_embed = nn.Linear(dim, head.num_classes + 1)
+        self.mask_embed = MLP(dim, dim, head.mask_dim, num_layers=3)
+        self.use_task_norm = former.use_task_norm
+        self.turns = former.position_turns
+        if former.query_init == "spread":
+            places = spread_points(former.num_object_queries, dim, turns=former.position_turns)
+            self.query_embed.weight.data.copy_(places)
+        self.activation_checkpointing = False
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming-uniform (a=1) projections, biases zero (Mask2Former's code); other parts initialise themselves."""
+        for module in self.input_proj:
+            if isinstance(module, nn.Conv2d):
+                assert module.bias is not None
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: Features, task: Tensor, *, auxiliary: bool) -> Decoded:
+        """task (B, C) -> predictions; `auxiliary` asks for those of the earlier layers too."""
+        if self.use_task_norm:
+            task = self.norm(task)  # the published network shares this norm with the predictions
+        x = queries = self.initialiser(task, features.mask_features, self.query_embed.weight)
+        levels = [self.level(i, features) for i in range(len(self.input_proj))]
+        early: list[Prediction] = []
+        for i, layer in enumerate(self.layers):
+            level = levels[i % len(levels)]
+            if auxiliary:
+                early.append(self.predict(x, features.mask_features))
+            x = recompute(
+                self.attend,
+                layer,
+                x,
+                level,
+                self.open_places(x, level),
+                on=self.activation_checkpointing and self.training,
+            )
+        class_logits, mask_logits = self.predict(x, features.mask_features)
+        return Decoded(class_logits, mask_logits, tuple(early), queries)
+
+    def level(self, index: int, features: Features) -> Level:
+        """Memory map `index` as tokens."""
+        memory = self.input_proj[index](features.memory[index])  # (B, C, h_l, w_l)
+        height, width = memory.shape[2:]
+        value = memory.flatten(2).transpose(1, 2) + self.level_embed.weight[index]
+        key = value + sine_position(height, width, value.shape[2], device=value.device, turns=self.turns)
+        # A mask is linear in the mask features, so resizing them once equals resizing every layer's masks.
+        with torch.no_grad():
+            small = F.interpolate(features.mask_features, size=(height, width), mode="bilinear", align_corners=False)
+        return Level(key, value, small.flatten(2))
+
+    def open_places(self, x: Tensor, level: Level) -> Tensor:
+        """Where each query may look, (B, 1, Q, h_l*w_l), true = allowed: where its mask is not negative.
+
+        A query whose mask is negative everywhere may look everywhere.
+        """
+        with torch.no_grad():
+            masks = self.mask_embed(self.norm(x)) @ level.mask_features  # (B, Q, h_l*w_l)
+            closed = masks < 0
+            return ~(closed & ~closed.all(dim=-1, keepdim=True)).unsqueeze(1)
+
+    def attend(self, layer: QueryLayer, x: Tensor, level: Level, places: Tensor) -> Tensor:
+        """One layer on one level, (B, Q, C) -> (B, Q, C)."""
+        _, wk, wv = layer.cross_attn.weights()
+        out: Tensor = layer(x, self.query_embed.weight, F.linear(level.key, *wk), F.linear(level.value, *wv), places)
+        return out
+
+    def predict(self, x: Tensor, mask_features: Tensor) -> Prediction:
+        """(B, Q, C) -> class logits (B, Q, K+1), mask logits (B, Q, h, w)."""
+        x = self.norm(x)
+        masks = self.mask_embed(x) @ mask_features.flatten(2)  # (B, Q, h*w)
+        return self.class_embed(x), masks.unflatten(2, mask_features.shape[2:])

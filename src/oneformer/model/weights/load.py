@@ -1,0 +1,230 @@
+"""A weight file -> parameters of the network, with a report of what fitted, what did not and why."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oneformer.errors import CheckpointError
+from oneformer.model.weights.describe import describe
+
+WRAPPERS = ("ema_state_dict", "state_dict", "model", "module")  # the first one found is unwrapped, then the next
+PREFIXES = ("", "module.", "model.", "backbone.", "model.backbone.", "module.backbone.", "encoder.", "backbone.body.")
+# Computed here, or of a classifier that a backbone was trained with.
+NOT_OURS = ("relative_position_index", "attn_mask", "num_batches_tracked")
+CLASSIFIER = ("head.", "fc.", "norm.", "classifier.")
+SHOWN = 8  # names of each kind that a table lists
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each parameter."""
+
+    matched: tuple[str, ...]
+    """Loaded."""
+    missing: tuple[str, ...]
+    """In the network, not in the file: these keep their initial values."""
+    unexpected: tuple[str, ...]
+    """In the file, not in the network."""
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    """In both with different shapes: name, shape in the file, shape in the network. These keep their initial values."""
+
+    def summary(self) -> str:
+        """One line."""
+        text = f"{len(self.matched)} tensors loaded"
+        for count, what in (
+            (len(self.mismatched), "of another shape"),
+            (len(self.missing), "not in the file"),
+            (len(self.unexpected), "in the file only"),
+        ):
+            text += f", {count} {what}" if count else ""
+        return text
+
+    def table(self) -> str:
+        """The summary, and the names of what did not fit, some of each kind."""
+        lines = [self.summary()]
+        lines += listed("another shape, left as initialised", [f"{n}  {f} -> {m}" for n, f, m in self.mismatched])
+        lines += listed("not in the file, left as initialised", list(self.missing))
+        lines += listed("in the file only, not used", list(self.unexpected))
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def listed(title: str, names: list[str]) -> list[str]:
+    """A title and some of the names under it; nothing for no names."""
+    if not names:
+        return []
+    more = [f"    and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return [f"  {title}:", *(f"    {name}" for name in names[:SHOWN]), *more]
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, or of a PyTorch file, bare or under a key such as `model` or `state_dict`.
+
+    Averaged weights (EMA) are preferred to those they were averaged from. Tensors come to the CPU. No code is run.
+
+    Raises:
+        CheckpointError: the file is missing, broken, would run code, or holds no tensors.
+    """
+    path = Path(path)
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    state = unwrap(content)
+    if not state:
+        raise CheckpointError("the file holds no weights", where=str(path))
+    return state
+
+
+def read_torch(path: Path) -> Any:
+    """The content of a file that `torch.save` wrote, tensors on the CPU. Raises CheckpointError; runs no code."""
+    check_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        if "Unsupported" in text or "GLOBAL" in text:
+            raise CheckpointError(
+                "the file holds more than tensors and plain values; reading it could run code, so it is refused",
+                where=str(path),
+                hint="load it where you trust it and save only its tensors, best as .safetensors",
+            ) from error
+        raise CheckpointError("this is not a weight file", where=str(path)) from error
+    except Exception as error:  # torch reports a broken file by half a dozen exception types
+        raise CheckpointError(
+            "the file is broken or cut short", where=str(path), hint="copy or download it again"
+        ) from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file on the CPU. Raises CheckpointError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_file(path)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            "the file is broken or cut short", where=str(path), hint="copy or download it again"
+        ) from error
+    return tensors
+
+
+def check_file(path: Path) -> None:
+    """Raises CheckpointError when there is nothing to read, saying what lies nearby."""
+    if path.is_dir():
+        raise CheckpointError("this is a folder, not a weight file", where=str(path), hint=beside(path))
+    if not path.is_file():
+        raise CheckpointError("there is no such weight file", where=str(path), hint=beside(path.parent))
+
+
+def beside(folder: Path) -> str:
+    """What weight files the nearest existing folder holds."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".pth", ".pt", ".ckpt", ".bin", ".safetensors"))
+    return f"{folder} holds {', '.join(names[-5:]) if names else 'no weight file'}"
+
+
+def unwrap(content: Any) -> dict[str, Tensor]:
+    """The tensors by name, from under the keys that training programs put around them."""
+    for _ in WRAPPERS:
+        inner = next(
+            (content[k] for k in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(k), Mapping)), None
+        )
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        return {}
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def load_backbone(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> LoadReport:
+    """Put pretrained weights into `model.backbone`.
+
+    Official Swin releases and torchvision's ResNets fit by name; so do backbones within larger models. Classifier heads
+    and buffers that are computed here are ignored, and the LayerNorms of the four maps are new in any case.
+
+    Args:
+        model: a OneFormer.
+        weights: a file, or what `read_state_dict` read.
+
+    Raises:
+        CheckpointError: the file cannot be read, or nothing in it fits.
+    """
+    state, where = resolved(weights)
+    backbone = model.get_submodule("backbone")
+    own = backbone.state_dict()
+    state = {name: value for name, value in strip_prefix(state, own).items() if not name.startswith(CLASSIFIER)}
+    report = put(backbone, state)
+    if not report.matched:
+        raise nothing_fits("backbone", where=where, state=state, own=own)
+    return report
+
+
+def load_pretrained(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> LoadReport:
+    """Put the weights of a whole OneFormer into `model`; what has another shape (a class head, say) stays as it is.
+
+    Args:
+        model: a OneFormer.
+        weights: a file of ours, or what `read_state_dict` read.
+
+    Raises:
+        CheckpointError: the file cannot be read, or nothing of its backbone fits, so that it is another model's.
+    """
+    state, where = resolved(weights)
+    own = model.state_dict()
+    state = strip_prefix({n: v for n, v in state.items() if not n.startswith("criterion.")}, own)
+    fitting = [n for n in state if n.startswith("backbone.") and n in own and own[n].shape == state[n].shape]
+    if not fitting:
+        raise nothing_fits("model", where=where, state=state, own=own)
+    return put(model, state)
+
+
+def resolved(weights: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+    """Tensors, and the file they come from if it is known."""
+    if isinstance(weights, str | Path):
+        return read_state_dict(weights), str(weights)
+    return weights, ""
+
+
+def strip_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the one prefix with which most names are ours, without it and without what is computed here."""
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        names = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        return {n: v for n, v in names.items() if not n.endswith(NOT_OURS)}
+
+    return max((under(prefix) for prefix in PREFIXES), key=lambda named: len(named.keys() & own.keys()))
+
+
+def put(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """Copy what fits by name and shape."""
+    own = module.state_dict()
+    computed = tuple(n for n in own if n.endswith(NOT_OURS))
+    same = [n for n in own if n in state and n not in computed]
+    fitting = {n: state[n] for n in same if state[n].shape == own[n].shape}
+    module.load_state_dict(fitting, strict=False)
+    return LoadReport(
+        matched=tuple(fitting),
+        missing=tuple(n for n in own if n not in state and n not in computed),
+        unexpected=tuple(n for n in state if n not in own),
+        mismatched=tuple((n, tuple(state[n].shape), tuple(own[n].shape)) for n in same if n not in fitting),
+    )
+
+
+def nothing_fits(what: str, *, where: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> CheckpointError:
+    """The error for a file of another network, with what both seem to be."""
+    return CheckpointError(
+        f"nothing in the file fits the {what}: it seems to hold {describe(state)}, the {what} here is {describe(own)}",
+        where=where,
+        hint="choose the file or the sizes of model.backbone so that they agree",
+    )

@@ -1,0 +1,1 @@
+"""A weight file and photos -> results with maps, segments and overlays."""

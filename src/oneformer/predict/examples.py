@@ -1,0 +1,96 @@
+"""Scores per image and the records -> photo, truth and prediction side by side for the best and the worst images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from oneformer.data.decode import index_map, read_pair
+from oneformer.data.sample import Truth
+from oneformer.predict.predictor import Predictor
+from oneformer.predict.result import Parts
+from oneformer.report import draw
+from oneformer.report.html import Case
+
+if TYPE_CHECKING:
+    from oneformer.data.labels import LabelMap
+    from oneformer.data.record import Record
+    from oneformer.metrics.scores import Scores
+
+RANKED_BY = {"panoptic": "panoptic quality (PQ)", "semantic": "mean IoU"}
+LARGEST, SMALLEST = 720, 480  # long side of a picture in pixels; smaller photos are enlarged in whole steps
+
+
+def ranking_task(scores: Scores) -> str:
+    """The task whose image scores order the images: panoptic, else semantic; empty when neither was scored."""
+    return next((task for task in RANKED_BY if scores.image_scores.get(task)), "")
+
+
+def best_and_worst(scores: Scores, count: int) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """At most `count` images (name, score), half of them the best, best first, half the worst, worst first."""
+    ranked = scores.worst_first(ranking_task(scores))[: None if count > 0 else 0]
+    count = min(count, len(ranked))
+    worst = ranked[: (count + 1) // 2]
+    return list(reversed(ranked[len(ranked) - count // 2 :])), worst
+
+
+def cases(
+    predictor: Predictor, records: Sequence[Record], chosen: Sequence[tuple[str, float]], *, task: str, max_mpx: float
+) -> list[Case]:
+    """Predict the chosen images again, with the token of `task`, and draw them beside their truth."""
+    by_name = {Path(r.image_path).name: r for r in reversed(records)}
+    made = []
+    for name, score in chosen:
+        record = by_name[name]
+        photo, ids = read_pair(record, max_mpx=max_mpx)
+        _, segments = index_map(ids, record.segments, where=record.panoptic_path)
+        pixels = np.asarray(photo)
+        parts = predictor.segment([pixels], (task,))[0]
+        pictures = _pictures(pixels, Truth(ids, segments), parts, predictor.labels)
+        made.append(Case(name, score, *pictures))
+    return made
+
+
+def _pictures(
+    photo: NDArray[np.uint8], truth: Truth, parts: Parts, labels: LabelMap
+) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Photo, truth and prediction, scaled before they are drawn, so that labels and contours keep their size."""
+    height, width = picture_size(photo.shape[0], photo.shape[1])
+    small = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+    true_ids, segments = _resized(truth.id_map, height, width), truth.segments
+    if parts.panoptic is not None:
+        classes = {s.segment_id: -1 if s.iscrowd else s.class_id for s in segments}
+        true = draw.panoptic(small, true_ids, classes, labels)
+        guess_ids = _resized(parts.panoptic.map, height, width)
+        guess = draw.panoptic(small, guess_ids, {s.id: s.class_id for s in parts.panoptic.segments}, labels)
+    else:
+        assert parts.semantic is not None
+        true_map = np.full(true_ids.shape, -1, np.int32)
+        for segment in segments:
+            if not segment.iscrowd:
+                true_map[true_ids == segment.segment_id] = segment.class_id
+        true = draw.semantic(small, true_map, labels)
+        guess = draw.semantic(small, _resized(parts.semantic, height, width), labels)
+    return Image.fromarray(small), true.image, guess.image
+
+
+def picture_size(height: int, width: int) -> tuple[int, int]:
+    """The size a photo is shown at: long side at most LARGEST; small ones are enlarged to at least SMALLEST."""
+    longest = max(height, width)
+    if longest >= SMALLEST:
+        scale = min(1.0, LARGEST / longest)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+    times = -(-SMALLEST // longest)
+    return height * times, width * times
+
+
+def _resized(ids: NDArray[Any], height: int, width: int) -> NDArray[np.int32]:
+    """A map of ids at another size, nearest pixel, centres aligned."""
+    rows = ((np.arange(height) + 0.5) * ids.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * ids.shape[1] / width).astype(int)
+    return np.asarray(ids[rows[:, None], columns[None]], np.int32)

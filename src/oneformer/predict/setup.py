@@ -1,0 +1,88 @@
+"""The evaluate or inference section of a spec -> its checkpoint, opened and compared with the data, and its tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oneformer.data.files import examples
+from oneformer.data.task import allowed_tasks
+from oneformer.errors import CheckpointError, SpecError
+from oneformer.predict.predictor import checked_kind
+from oneformer.predict.ranks import devices_of
+from oneformer.segments.types import TASKS
+
+if TYPE_CHECKING:
+    from oneformer.data.labels import LabelMap
+    from oneformer.engines.torch import TorchEngine
+    from oneformer.spec import EvaluateSpec, InferenceSpec
+
+
+def open_engine(section: EvaluateSpec | InferenceSpec, *, device: str) -> TorchEngine:
+    """The engine for the section's checkpoint, in its precision."""
+    from oneformer.engines.torch import TorchEngine
+
+    return TorchEngine.from_checkpoint(checked_kind(section.checkpoint), precision=section.precision, device=device)
+
+
+def check_request(section: EvaluateSpec | InferenceSpec, *, key: str) -> Path:
+    """What can be said before anything is opened: devices and a file of a known kind that exist. Returns the file."""
+    devices_of(section, key=key)
+    if not section.checkpoint:
+        raise SpecError(
+            "no weight file is named",
+            where=f"{key}.checkpoint",
+            hint=f"set {key}.checkpoint=results/train/oneformer_model_best.pth",
+        )
+    path = checked_kind(section.checkpoint)
+    if not path.is_file():
+        raise CheckpointError("the weight file does not exist", where=str(path), hint=_beside(path))
+    return path
+
+
+def chosen_tasks(asked: str, engine: TorchEngine, *, key: str) -> tuple[str, ...]:
+    """The tasks of `all` or of one name, as far as the model was trained for them. Raises SpecError when it was not."""
+    trained = allowed_tasks(engine.info.model.task_toggling)
+    if asked == "all":
+        return trained
+    assert asked in TASKS, asked
+    if asked not in trained:
+        raise SpecError(
+            f"the checkpoint was not trained for the task {asked}", where=key, hint=f"it knows {', '.join(trained)}"
+        )
+    return (asked,)
+
+
+def same_classes(stored: LabelMap, given: LabelMap, *, where: str) -> None:
+    """Names and kinds of a checkpoint's classes must be the data's, in the same order. Raises CheckpointError."""
+    mine = [_told(stored, i) for i in range(stored.num_classes)]
+    theirs = [_told(given, i) for i in range(given.num_classes)]
+    if mine == theirs:
+        return
+    if sorted(mine) == sorted(theirs):
+        what = "the checkpoint and the data have the same classes in another order"
+    else:
+        what = f"the checkpoint's {len(mine)} classes are not the data's {len(theirs)}"
+    rows = [
+        f"class {i}: {a} in the checkpoint, {b} in the data"
+        for i, (a, b) in enumerate(
+            zip(mine + ["nothing"] * len(theirs), theirs + ["nothing"] * len(mine), strict=False)
+        )
+        if a != b and i < max(len(mine), len(theirs))
+    ]
+    raise CheckpointError(
+        f"{what}: {'; '.join(rows[:5])}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}",
+        where=where,
+        hint="use the label map (dataset.label_map) that the checkpoint was trained with",
+    )
+
+
+def _told(labels: LabelMap, class_id: int) -> str:
+    return f"{labels.names[class_id]!r} ({'thing' if labels.is_thing[class_id] else 'stuff'})"
+
+
+def _beside(path: Path) -> str:
+    folder = path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return f"{folder} holds {examples(sorted(p.name for p in folder.iterdir()) if folder.is_dir() else [])}"

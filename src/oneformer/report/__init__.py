@@ -1,0 +1,1 @@
+"""Segments and scores -> pictures, tables and a self-contained HTML page."""

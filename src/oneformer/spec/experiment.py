@@ -1,0 +1,49 @@
+"""The root of the spec: one attribute for each section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from oneformer.spec.data import DatasetSpec
+from oneformer.spec.engine import GenTrtEngineSpec
+from oneformer.spec.evaluate import EvaluateSpec
+from oneformer.spec.export import ExportSpec
+from oneformer.spec.field import Secret, Tao
+from oneformer.spec.inference import InferenceSpec
+from oneformer.spec.model import ModelSpec
+from oneformer.spec.quantize import QuantizeSpec
+from oneformer.spec.run import WandbSpec
+from oneformer.spec.train import TrainSpec
+
+
+@dataclass
+class ExperimentSpec:
+    """Everything a user may say."""
+
+    preset: str = ""
+    """A packaged model size to start from: swin_t, swin_s, swin_b, swin_l, r50 or nano; the spec wins over it."""
+    model_name: Annotated[str, Tao("Model name")] = ""
+    """A name of your own for the model."""
+    encryption_key: Annotated[str, Tao("Encryption key"), Secret()] = ""
+    """Key for encrypted checkpoints; checkpoints here are never encrypted."""
+    results_dir: Annotated[str, Tao("Results directory")] = ""
+    """Folder that holds one folder for each action; empty means `results`."""
+    wandb: WandbSpec = field(default_factory=WandbSpec)
+    """Weights & Biases; nothing is sent unless it is enabled."""
+    model: ModelSpec = field(default_factory=ModelSpec)
+    """Everything that defines the network."""
+    dataset: DatasetSpec = field(default_factory=DatasetSpec)
+    """Data: files, labels, augmentation, task draw."""
+    train: TrainSpec = field(default_factory=TrainSpec)
+    """Training."""
+    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    """Evaluation of one weight file on the test split."""
+    inference: InferenceSpec = field(default_factory=InferenceSpec)
+    """Prediction with one weight file on a folder of images."""
+    export: ExportSpec = field(default_factory=ExportSpec)
+    """Export to ONNX."""
+    quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
+    """Quantization after training."""
+    gen_trt_engine: GenTrtEngineSpec = field(default_factory=GenTrtEngineSpec)
+    """Building a TensorRT engine."""

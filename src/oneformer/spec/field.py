@@ -1,0 +1,91 @@
+"""One spec field -> what is known of it beside type and default: TAO's marks, units, spellings and its docstring."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tao:
+    """What NVIDIA TAO's packaged schema says about the same key, kept so that its dialect can be written again."""
+
+    title: str = ""
+    """Display name; empty where TAO has none."""
+    kind: str = ""
+    """TAO's value type where it is not the plain one of our annotation (`categorical`, `collection`)."""
+    popular: bool = False
+    """Shown in TAO's short forms."""
+    automl: bool | None = None
+    """Searched by TAO's AutoML (True), excluded from it (False) or not marked (None)."""
+    math_cond: str = ""
+    """TAO's condition for sampled values, such as `> 0.0`."""
+    pattern: str = ""
+    """Regular expression that the text has to match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The unit of a number that is not obvious from its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spellings:
+    """Other spellings of a choice: what a user may write -> the choice it stands for. Case never matters."""
+
+    table: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Regular expression for a text, with the words that explain it."""
+
+    regex: str
+    meaning: str
+
+    def check(self, value: str) -> str:
+        """The value itself; ValueError when it does not match."""
+        if not re.search(self.regex, value):
+            raise ValueError(f"must be {self.meaning}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
+@dataclass(frozen=True, slots=True)
+class Infinite:
+    """The number may be infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The value is masked wherever a spec is written."""
+
+
+@cache
+def docs(cls: type) -> dict[str, str]:
+    """Attribute name -> the docstring written under it, one line; {} where the source is not at hand."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    body = tree.body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for node, after in zip(body.body, body.body[1:], strict=False):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            found[node.target.id] = " ".join(after.value.value.split())
+    return found

@@ -1,0 +1,64 @@
+"""A checked spec -> one warning for each key that was set but changes nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from oneformer.spec.experiment import ExperimentSpec
+from oneformer.spec.tree import get, leaves
+
+_NOT_YET = "this version has no such action"
+_ONE_CHOICE = "there is one choice"
+
+# Key, or the section it lies in -> why nothing reads it. Later versions empty this table.
+UNREAD: dict[str, str] = {
+    "model_name": "it is only kept in experiment.yaml",
+    "encryption_key": "checkpoints are plain files of tensors and are never encrypted",
+    "export": f"{_NOT_YET} (export)",
+    "quantize": f"{_NOT_YET} (quantize)",
+    "gen_trt_engine": f"{_NOT_YET} (gen_trt_engine)",
+    "evaluate.trt_engine": "this version evaluates checkpoints only",
+    "inference.trt_engine": "this version predicts with checkpoints only",
+    "model.backbone.dinat": "the backbone D2DiNAT is not available yet",
+    "model.backbone.radio": "the backbone D2RADIO is not available yet",
+    "model.backbone.swin.out_indices": "model.backbone.swin.out_features names the maps",
+    "model.sem_seg_head.name": _ONE_CHOICE,
+    "model.sem_seg_head.pixel_decoder_name": _ONE_CHOICE,
+    "model.sem_seg_head.norm": _ONE_CHOICE,
+    "model.sem_seg_head.in_features": "deformable_transformer_encoder_in_features names the maps that are refined",
+    "model.sem_seg_head.ignore_value": "panoptic masks mark pixels without a class by the id 0",
+    "model.one_former.transformer_decoder_name": _ONE_CHOICE,
+    "model.one_former.transformer_in_feature": _ONE_CHOICE,
+    "model.export": "the network is exported as it is trained, without a special mode",
+    "model.test.semantic_on": "model.task_toggling and evaluate.task choose the tasks",
+    "model.test.instance_on": "model.task_toggling and evaluate.task choose the tasks",
+    "model.test.panoptic_on": "model.task_toggling and evaluate.task choose the tasks",
+    "model.test.detection_on": "instance results always carry their boxes",
+    "dataset.workers": "dataset.<split>.num_workers sets the loader processes of each split",
+    "dataset.image_size": "images keep their shape; dataset.augmentation sets their sizes",
+    "dataset.cutmix_prob": "pasting images together would mix the tasks of two images",
+    "dataset.quant_calibration_dataset": f"{_NOT_YET} (quantize)",
+    "train.optim.type": _ONE_CHOICE,
+    "train.optim.monitor_name": "no schedule here watches a metric",
+}
+
+
+def reason(key: str) -> str:
+    """Why nothing reads a key; empty for keys that act."""
+    parts = key.split(".")
+    return next((UNREAD[k] for n in range(len(parts), 0, -1) if (k := ".".join(parts[:n])) in UNREAD), "")
+
+
+def unread_warnings(spec: ExperimentSpec, set_keys: Iterable[str]) -> list[str]:
+    """One line for each key in `set_keys` that differs from its default and has no effect."""
+    said = []
+    for key in set_keys:
+        why = reason(key)
+        if why and _differs(get(spec, key), leaves()[key].default):
+            said.append(f"{key} has no effect: {why}")
+    return said
+
+
+def _differs(value: Any, default: Any) -> bool:
+    return bool(value != default and (value or default))

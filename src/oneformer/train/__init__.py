@@ -1,0 +1,1 @@
+"""Model, loss and batches -> a fitted checkpoint."""

@@ -1,0 +1,60 @@
+"""Validation batches -> scores of every task, exact over all ranks; image features are computed once for all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from oneformer.data.batch import Batch
+from oneformer.data.labels import LabelMap
+from oneformer.data.tokens import Tokenizer
+from oneformer.metrics.evaluator import Evaluator
+from oneformer.metrics.scores import Scores
+from oneformer.segments.types import Outputs
+
+if TYPE_CHECKING:
+    from oneformer.model.oneformer import OneFormer
+    from oneformer.spec.model import TestSpec
+
+
+class Scoring:
+    """Scores of one validation after another.
+
+    Args:
+        labels: the classes.
+        tasks: what to score; each image is scored on every one.
+        test: thresholds of post-processing.
+        token_length: length of the task sentence in tokens (`dataset.task_seq_len`).
+    """
+
+    def __init__(self, labels: LabelMap, *, tasks: Sequence[str], test: TestSpec, token_length: int) -> None:
+        self.tasks = tuple(tasks)
+        tokenizer = Tokenizer(token_length)
+        self._tokens = {task: tokenizer.task_tokens(task) for task in self.tasks}  # float32 (77,) each
+        self._evaluator = Evaluator(labels, tasks=self.tasks, test=test)
+        self.scores: Scores | None = None
+
+    def start(self) -> None:
+        """Forget the validation before."""
+        self._evaluator.reset()
+
+    @torch.no_grad()
+    def count(self, model: OneFormer, batch: Batch) -> None:
+        """Run the network on one batch for every task and count what it says."""
+        features = model.features(batch.images)
+        for task, tokens in self._tokens.items():
+            task_tokens = tokens.to(batch.images.device).expand(len(batch), -1)  # (B, 77)
+            decoded = model.decode(features, task_tokens)
+            outputs = Outputs(decoded.class_logits.float(), decoded.mask_logits.float())
+            self._evaluator.update(task, outputs, batch)
+
+    def finish(self) -> dict[str, float]:
+        """Scores over all ranks by kpi name; the same on every rank."""
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            states: list[object] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(states, self._evaluator.state())
+            self._evaluator.merge(states)  # type: ignore[arg-type]
+        self.scores = self._evaluator.compute()
+        return self.scores.kpi()

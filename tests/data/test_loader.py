@@ -1,0 +1,223 @@
+"""Loaders: repeatable whatever the number of workers, restorable in the middle, each photo scored once."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oneformer.data.batch import Batch
+from oneformer.data.formats import read_records
+from oneformer.data.labels import LabelMap, read_labels
+from oneformer.data.loader import EpochSampler, Loader, eval_loader, train_loader
+from oneformer.data.record import Record
+from oneformer.errors import DataError, SpecError
+from oneformer.spec.data import DatasetSpec
+from oneformer.spec.model import ModelSpec
+from tiny import TinyDataset
+
+
+@pytest.fixture
+def labels(dataset: DatasetSpec) -> LabelMap:
+    return read_labels(dataset)
+
+
+@pytest.fixture
+def records(dataset: DatasetSpec, labels: LabelMap) -> list[Record]:
+    return read_records(dataset, "train", labels)
+
+
+@pytest.fixture
+def model() -> ModelSpec:
+    spec = ModelSpec()
+    spec.one_former.num_object_queries, spec.text_encoder.n_ctx = 20, 4
+    return spec
+
+
+def epoch(loader: Loader, number: int) -> list[Batch]:
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    assert a.targets is not None and b.targets is not None and a.text_tokens is not None and b.text_tokens is not None
+    return (
+        torch.equal(a.images, b.images)
+        and a.names == b.names
+        and a.tasks == b.tasks
+        and torch.equal(a.text_tokens, b.text_tokens)
+        and all(
+            torch.equal(s.masks, t.masks) and torch.equal(s.labels, t.labels)
+            for s, t in zip(a.targets, b.targets, strict=True)
+        )
+    )
+
+
+def test_a_training_batch_is_complete(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset.train.batch_size = 5
+    batches = epoch(train_loader(dataset, labels, records, model=model, seed=1), 0)
+    assert [len(b) for b in batches] == [5, 5, 2]
+    assert sorted(name for b in batches for name in b.names) == [f"scene_{i:03d}.png" for i in range(12)]
+    for batch in batches:
+        assert batch.images.shape[1:] == (3, 64, 64) and batch.task_tokens.shape == (len(batch), 77)
+        assert batch.text_index is not None and batch.text_index.shape == (len(batch), 16)
+        assert batch.targets is not None and batch.truths is None
+        for target, size, image in zip(batch.targets, batch.sizes, batch.images, strict=True):
+            outside = torch.ones(64, 64, dtype=torch.bool)
+            outside[: size[0], : size[1]] = False
+            assert target.void[outside].all() and not image[:, outside].any()
+            assert not (target.masks & target.void).any() and target.masks.flatten(1).any(dim=1).all()
+
+
+def test_workers_do_not_change_the_samples(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset.train.batch_size = 4
+    alone = train_loader(dataset, labels, records, model=model, seed=3)
+    dataset.train.num_workers = 2
+    shared = train_loader(dataset, labels, records, model=model, seed=3)
+    for number in (0, 1):
+        for a, b in zip(epoch(alone, number), epoch(shared, number), strict=True):
+            assert same(a, b)
+
+
+def test_epochs_and_seeds_differ(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset.train.batch_size = 12
+    loader = train_loader(dataset, labels, records, model=model, seed=3)
+    other = train_loader(dataset, labels, records, model=model, seed=4)
+    first, again, second = epoch(loader, 0)[0], epoch(loader, 0)[0], epoch(loader, 1)[0]
+    assert same(first, again) and not same(first, second) and not same(first, epoch(other, 0)[0])
+
+
+def test_a_loader_can_be_sent_to_spawned_workers(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    loader = train_loader(dataset, labels, records, model=model, seed=3)
+    samples, make = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
+    a, b = make([samples[(0, 5)]]), loader.collate_fn([loader.dataset[(0, 5)]])
+    assert same(a, b)
+
+
+def test_the_task_draw_follows_the_spec(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset.task_prob_train = {"semantic": 0.5, "instance": 0.5}
+    model.task_toggling.semantic_on = False
+    loader = train_loader(dataset, labels, records, model=model, seed=0)
+    assert {task for batch in epoch(loader, 0) for task in batch.tasks} == {"instance"}
+
+
+def test_training_goes_on_in_the_middle_of_an_epoch() -> None:
+    whole = EpochSampler(seed=5, length=11)
+    whole.set_epoch(2)
+    order = list(whole)
+    assert sorted(index for _, index in order) == list(range(11)) and {e for e, _ in order} == {2}
+    whole.advance(4)
+    restored = EpochSampler(seed=5, length=11)
+    restored.load_state_dict(whole.state_dict())
+    restored.set_epoch(2)
+    assert len(restored) == 7 and list(restored) == order[4:]
+    restored.set_epoch(3)
+    assert len(restored) == 11 and len(list(restored)) == 11
+
+
+def test_a_state_at_the_end_of_an_epoch_starts_the_next() -> None:
+    sampler = EpochSampler(seed=5, length=4)
+    sampler.advance(4)
+    restored = EpochSampler(seed=5, length=4)
+    restored.load_state_dict(sampler.state_dict())
+    assert restored.epoch == 1 and len(list(restored)) == 4
+
+
+def test_ranks_share_an_epoch_in_equal_parts() -> None:
+    samplers = [EpochSampler(seed=0, length=10, rank=rank, world_size=3) for rank in range(3)]
+    shares = [[index for _, index in sampler] for sampler in samplers]
+    assert [len(share) for share in shares] == [4, 4, 4]
+    assert set(np.concatenate(shares).tolist()) == set(range(10))
+
+
+def test_a_place_can_be_restored_with_another_number_of_ranks() -> None:
+    alone = EpochSampler(seed=0, length=12)
+    order = list(alone)
+    alone.advance(6)
+    pair = [EpochSampler(seed=0, length=12, rank=rank, world_size=2) for rank in range(2)]
+    for sampler in pair:
+        sampler.load_state_dict(alone.state_dict())
+    assert sorted([*pair[0], *pair[1]]) == sorted(order[6:])
+
+
+def test_more_ranks_than_photos_still_train_in_step() -> None:
+    shares = [list(EpochSampler(seed=0, length=2, rank=rank, world_size=5)) for rank in range(5)]
+    assert [len(share) for share in shares] == [1] * 5
+
+
+def test_scoring_sees_each_photo_once_over_all_ranks(
+    dataset: DatasetSpec, records: list[Record], model: ModelSpec
+) -> None:
+    names = []
+    for rank in range(5):
+        for batch in eval_loader(dataset, records, split="val", model=model, ranks=(rank, 5)):
+            names += batch.names
+    assert sorted(names) == [f"scene_{i:03d}.png" for i in range(12)]
+
+
+def test_scoring_gets_the_truth_at_the_photos_own_size(
+    dataset: DatasetSpec, records: list[Record], model: ModelSpec
+) -> None:
+    batches = list(eval_loader(dataset, records, split="test", model=model, batch_size=4))
+    assert [len(b) for b in batches] == [4, 4, 4]
+    batch = batches[0]
+    assert batch.sizes[0] == (48, 72) and batch.images.shape == (4, 3, 64, 96)
+    assert batch.truths is not None and batch.targets is None and batch.text_tokens is None
+    truth = batch.truths[2]
+    assert truth.id_map.shape == batch.original_sizes[2] == (64, 96)
+    assert [s.area for s in truth.segments] == [int((truth.id_map == s.segment_id).sum()) for s in truth.segments]
+    assert truth.segments == records[2].segments, "the tiny set's own areas are right"
+    assert any(s.iscrowd for s in truth.segments) and (truth.id_map == 0).any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_file_is_named_whatever_the_workers(
+    broken: TinyDataset, section: object, model: ModelSpec, workers: int
+) -> None:
+    dataset = section(broken)  # type: ignore[operator]
+    dataset.train.num_workers = dataset.val.num_workers = workers
+    labels = read_labels(dataset)
+    records = read_records(dataset, "train", labels)
+    path = Path(records[2].image_path)
+    path.write_bytes(path.read_bytes()[:200])
+    loaders = (
+        train_loader(dataset, labels, records, model=model, seed=0),
+        eval_loader(dataset, records, split="val", model=model),
+    )
+    for loader in loaders:
+        with pytest.raises(DataError, match=r"scene_002\.png: the image file is broken") as caught:
+            list(loader)
+        assert "Traceback" not in caught.value.message and caught.value.exit_code == 2
+
+
+def test_photos_with_more_objects_than_texts_are_counted_once(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.one_former.num_object_queries = 5
+    with caplog.at_level(logging.WARNING):
+        loader = train_loader(dataset, labels, records, model=model, seed=0)
+        batches = epoch(loader, 0)
+    assert caplog.text.count("12 of 12 photos have more than 1 objects") == 1
+    assert all(b.text_index is not None and b.text_index.shape == (1, 1) for b in batches)
+
+
+def test_queries_must_exceed_the_learned_texts(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    model.one_former.num_object_queries = 4
+    with pytest.raises(SpecError, match="4 queries leave no text beside 4"):
+        train_loader(dataset, labels, records, model=model, seed=0)

@@ -1,0 +1,93 @@
+"""A spec written as YAML loads again to the same spec, whatever its values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oneformer.errors import SpecError
+from oneformer.spec import ExperimentSpec
+from oneformer.spec.explain import as_text, explain
+from oneformer.spec.load import load
+from oneformer.spec.node import parse_yaml
+from oneformer.spec.tree import leaves, sections
+from oneformer.spec.unread import UNREAD, reason
+from oneformer.spec.write import to_yaml, value_text
+
+
+def test_the_written_defaults_load_again_without_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(to_yaml(ExperimentSpec()), encoding="utf-8")
+    loaded = load(file, action="train")
+    assert loaded.spec == ExperimentSpec()
+    assert loaded.warnings == []
+    assert set(loaded.set_keys) == set(leaves())
+
+
+def test_the_written_defaults_say_what_each_key_means() -> None:
+    text = " ".join(line.strip(" #") for line in to_yaml(ExperimentSpec()).splitlines())
+    acting = [leaf for leaf in leaves().values() if not reason(leaf.key)]
+    assert [leaf.key for leaf in acting if leaf.doc.rstrip(".") not in text] == []
+
+
+def test_no_line_of_the_written_defaults_is_long() -> None:
+    assert max(len(line) for line in to_yaml(ExperimentSpec()).splitlines()) <= 120
+
+
+def test_comments_can_be_left_out() -> None:
+    text = to_yaml(ExperimentSpec(), comments=False)
+    assert "#" not in text
+    assert len(text.splitlines()) == len(leaves()) + len(sections())
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(values)
+@settings(max_examples=150, deadline=None)
+def test_any_value_survives_being_written_and_read(value: object) -> None:
+    text = value_text(value)
+    node = parse_yaml(text, "test")
+    assert node.plain() == value
+
+
+def test_explain_tells_meaning_range_and_default() -> None:
+    text = as_text(explain("train.optim.lr"))
+    assert "learning rate" in text
+    assert "above 0 and at most 1" in text
+    assert "0.0001" in text
+
+
+def test_explain_lists_the_keys_of_a_section() -> None:
+    assert "train.optim.lr" in explain("train.optim")["keys"]
+
+
+def test_explain_says_when_a_key_has_no_effect() -> None:
+    assert "never encrypted" in as_text(explain("encryption_key"))
+
+
+def test_explain_names_the_nearest_key() -> None:
+    with pytest.raises(SpecError, match=r"train\.optim\.lr"):
+        explain("optim.lr")
+
+
+@pytest.mark.parametrize("key", UNREAD)
+def test_every_entry_without_effect_is_a_key_or_section(key: str) -> None:
+    assert any(k == key or k.startswith(f"{key}.") for k in leaves())
+
+
+def test_a_key_without_effect_gives_one_warning_that_names_it() -> None:
+    loaded = load(None, ["dataset.workers=3", "export.opset_version=18", "train.num_epochs=3"], action="train")
+    assert [w.split()[0] for w in loaded.warnings] == ["dataset.workers", "export.opset_version"]
+    assert all("has no effect:" in w for w in loaded.warnings)
+
+
+def test_a_key_without_effect_at_its_default_gives_no_warning() -> None:
+    assert load(None, ["dataset.workers=8", "quantize.backend_kwargs=null"], action="train").warnings == []
