@@ -14,8 +14,8 @@ import html
 import itertools
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
-from typing import Any
 
 import regex
 import torch
@@ -36,22 +36,21 @@ class Tokenizer:
     """CLIP's byte-pair encoding with zero padding.
 
     Every text is encoded once and kept. What is kept travels to the loader's workers; the vocabulary does not, so a
-    worker only loads it when it meets a new text.
+    worker only loads it when it meets a new text. A process loads it once, however many tokenizers it has.
     """
 
     def __init__(self, context_length: int = CONTEXT_LENGTH) -> None:
         assert context_length >= 3, "a text needs room for start, one token and end"
         self.context_length = context_length
         self._known: dict[str, list[int]] = {}
-        self._vocabulary: _Vocabulary | None = None
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` between start and end, padded with 0 to `context_length`; a longer one is cut."""
         if text not in self._known:
-            vocabulary = self._load()
-            ids = [vocabulary.start, *vocabulary.encode(clean(text)), vocabulary.end]
+            known = vocabulary()
+            ids = [known.start, *known.encode(clean(text)), known.end]
             if len(ids) > self.context_length:
-                ids = [*ids[: self.context_length - 1], vocabulary.end]
+                ids = [*ids[: self.context_length - 1], known.end]
             self._known[text] = ids + [0] * (self.context_length - len(ids))
         return list(self._known[text])
 
@@ -63,14 +62,6 @@ class Tokenizer:
     def task_tokens(self, task: str) -> torch.Tensor:
         """The ids of the task's sentence as float32 (context_length,): the task MLP takes the numbers themselves."""
         return torch.tensor(self.encode(task_sentence(task)), dtype=torch.float32)
-
-    def _load(self) -> _Vocabulary:
-        if self._vocabulary is None:
-            self._vocabulary = _Vocabulary()
-        return self._vocabulary
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_vocabulary": None}
 
 
 def clean(text: str) -> str:
@@ -118,6 +109,12 @@ class _Vocabulary:
                 place += 2 if is_pair else 1
             symbols = joined
         return symbols
+
+
+@cache
+def vocabulary() -> _Vocabulary:
+    """The vocabulary, read from the package the first time."""
+    return _Vocabulary()
 
 
 def _byte_symbols() -> dict[int, str]:
