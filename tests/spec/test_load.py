@@ -204,7 +204,7 @@ def test_an_unknown_key_names_the_right_one(tmp_path: Path, text: str, place: st
         ("model: {backbone: {swin: {out_features: [res6]}}}", "res2, res3, res4 or res5"),
         ("quantize: {device: 'cuda:x'}", "cuda, cuda:<number>, cpu or trt"),
         ("train: 3", "it is a section"),
-        ("model: {sem_seg_head: {norm: BN}}", "must be GN"),
+        ("model: {sem_seg_head: {norm: LN}}", "must be one of GN, BN, none"),
         ("model: {one_former: {dec_layers: 1}}", "of at least 2"),
     ],
 )

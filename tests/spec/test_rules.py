@@ -9,16 +9,23 @@ from oneformer.spec import ExperimentSpec
 from oneformer.spec.load import load_spec
 from oneformer.spec.rules import faults
 
+FPN = "model.sem_seg_head.pixel_decoder_name=BasePixelDecoder"
+ODD_WIDTH = "model.sem_seg_head.convs_dim=250"
 IMPOSSIBLE = [
     (["model.one_former.hidden_dim=100"], "try 96"),
     (["model.one_former.hidden_dim=254", "model.one_former.nheads=1"], "no multiple of 4"),
-    (["model.sem_seg_head.convs_dim=250"], "convs_dim 250"),
+    ([ODD_WIDTH], "convs_dim 250"),
     (["model.sem_seg_head.mask_dim=90", "model.sem_seg_head.mask_position=true"], "mask_dim 90"),
     (["model.sem_seg_head.deformable_transformer_encoder_in_features=[res4, res5]"], "names 2 maps"),
     (["model.sem_seg_head.deformable_transformer_encoder_in_features=[res4, res5, res5]"], "twice"),
     (["model.backbone.swin.out_features=[res2, res3, res4]"], "asks for res5"),
     (["model.backbone.name=resnet50", "model.backbone.resnet.out_features=[res2, res3, res4]"], "asks for res5"),
     (["model.sem_seg_head.common_stride=5"], "strides 4, 8, 16, 32"),
+    (["model.sem_seg_head.in_features=[res2, res3, res4]"], "asks for res5, but the pixel decoder's maps"),
+    ([FPN, "model.sem_seg_head.in_features=[res4, res3, res4]"], "in_features names a map twice"),
+    ([FPN, "model.sem_seg_head.in_features=[res5]"], "in_features names 2 maps"),
+    ([FPN, "model.backbone.swin.out_features=[res2, res3, res4]"], "in_features asks for res5"),
+    (["model.sem_seg_head.pixel_decoder_name=TransformerEncoderPixelDecoder", ODD_WIDTH], "convs_dim 250"),
     (["model.backbone.swin.patch_size=8"], "strides 8, 16, 32, 64"),
     (["model.text_encoder.n_ctx=150"], "n_ctx"),
     (["model.text_encoder.width=200"], "try 192"),
@@ -72,6 +79,8 @@ def test_the_defaults_break_no_rule() -> None:
         ["model.sem_seg_head.convs_dim=200"],
         ["model.sem_seg_head.common_stride=8"],
         ["model.sem_seg_head.deformable_transformer_encoder_in_features=[res5, res4, res3, res2]"],
+        [FPN, "model.sem_seg_head.in_features=[res5, res3]"],
+        [FPN, "model.sem_seg_head.deformable_transformer_encoder_in_features=[res5]", ODD_WIDTH],
         ["train.num_gpus=8"],
         ["dataset.train.images=[a]", "dataset.train.annotations=[x, y, z]"],
         ["dataset.test.images=[a, b]"],

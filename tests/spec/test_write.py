@@ -89,5 +89,21 @@ def test_a_key_without_effect_gives_one_warning_that_names_it() -> None:
     assert all("has no effect:" in w for w in loaded.warnings)
 
 
+def test_a_key_that_the_chosen_pixel_decoder_does_not_read_gives_a_warning() -> None:
+    head = "model.sem_seg_head."
+    said = [f"{head}num_points=2", f"{head}dim_feedforward=256", f"{head}in_features=[res5, res4, res3, res2]"]
+    for name, warned in (
+        ("MSDeformAttnPixelDecoder", []),
+        ("TransformerEncoderPixelDecoder", ["num_points"]),
+        ("BasePixelDecoder", ["num_points", "dim_feedforward"]),
+    ):
+        loaded = load(None, [f"{head}pixel_decoder_name={name}", *said], action="train")
+        assert [w.split()[0] for w in loaded.warnings] == [head + key for key in warned]
+
+
+def test_the_published_spelling_of_no_normalisation_is_understood() -> None:
+    assert load(None, ['model.sem_seg_head.norm=""'], action="train").spec.model.sem_seg_head.norm == "none"
+
+
 def test_a_key_without_effect_at_its_default_gives_no_warning() -> None:
     assert load(None, ["dataset.workers=8", "quantize.backend_kwargs=null"], action="train").warnings == []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oneformer.model.backbones import build_backbone
 from oneformer.model.decoder import Decoded, Decoder
-from oneformer.model.pixel import Features, PixelDecoder
+from oneformer.model.pixel import Features, build_pixel_decoder
 from oneformer.model.query import TaskEmbedding
 from oneformer.model.text import TextBranch
 
@@ -45,7 +45,7 @@ class OneFormer(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = build_backbone(spec.backbone)
-        self.pixel_decoder = PixelDecoder(spec, self.backbone)
+        self.pixel_decoder = build_pixel_decoder(spec, self.backbone)
         self.task = TaskEmbedding(spec)
         self.decoder = Decoder(spec)
         self.text = TextBranch(spec) if text_branch else None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from oneformer.spec.backbone import BackboneSpec, Map
-from oneformer.spec.field import Tao
+from oneformer.spec.field import Spellings, Tao
 
 
 @dataclass
@@ -24,29 +24,31 @@ class SemSegHeadSpec:
     in_features: Annotated[list[Map], Tao("in features", automl=False)] = field(
         default_factory=lambda: ["res3", "res4", "res5"]
     )
-    """Backbone maps of the pixel decoder, in TAO's spelling."""
+    """Backbone maps that the pixel decoder may use; the one at `common_stride` always takes part."""
     common_stride: Annotated[int, Ge(2), Tao("Common stride")] = 4
     """Pixels of the input per pixel of the mask features, along each side."""
     transformer_enc_layers: Annotated[int, Ge(1), Tao("Number of transformer encoder layers.", popular=True)] = 6
-    """Deformable-attention layers in the pixel decoder."""
+    """Attention layers in the pixel decoder."""
     convs_dim: Annotated[int, Ge(1), Tao("conv layer dim.", popular=True)] = 256
     """Channels inside the pixel decoder; a multiple of `nheads` and of 4, best of 32 (it normalises in 32 groups)."""
     mask_dim: Annotated[int, Ge(1), Tao("mask head dim.", popular=True)] = 256
     """Channels of the mask features; a query's mask is its product with them."""
-    pixel_decoder_name: Annotated[Literal["MSDeformAttnPixelDecoder"], Tao("pixel decoder name")] = (
-        "MSDeformAttnPixelDecoder"
-    )
-    """Which pixel decoder is used; there is one, with multi-scale deformable attention."""
+    pixel_decoder_name: Annotated[
+        Literal["MSDeformAttnPixelDecoder", "BasePixelDecoder", "TransformerEncoderPixelDecoder"],
+        Tao("pixel decoder name"),
+    ] = "MSDeformAttnPixelDecoder"
+    """How the backbone's maps are joined: by multi-scale deformable attention, as published, or by a feature pyramid of
+    convolutions, cheaper and less accurate (`BasePixelDecoder`), which may start with attention on the coarsest map."""
     deformable_transformer_encoder_in_features: Annotated[
         list[Map], Tao("transformer encoder in_features", automl=False)
     ] = field(default_factory=lambda: ["res3", "res4", "res5"])
     """Backbone maps that take part in deformable attention; the others only join through lateral connections."""
-    norm: Annotated[Literal["GN"], Tao("norm type")] = "GN"
-    """Normalisation of the pixel decoder's convolutions: group normalisation."""
+    norm: Annotated[Literal["GN", "BN", "none"], Spellings((("", "none"),)), Tao("norm type")] = "GN"
+    """Normalisation of the convolutions on the way to the finest map: by groups of channels, by batch, or none."""
     num_classes: Annotated[int, Ge(0), Tao("num classes")] = 0
     """Classes of the label map, the no-object class not counted; 0 takes the label map's number."""
     dim_feedforward: Annotated[int, Ge(1)] = 1024
-    """Hidden width of the feed-forward part of each deformable-attention layer."""
+    """Hidden width of the feed-forward part of each attention layer in the pixel decoder."""
     num_points: Annotated[int, Ge(1)] = 4
     """Points that each head samples on each map in deformable attention."""
     mask_position: bool = False

@@ -39,10 +39,10 @@ def faults(spec: ExperimentSpec) -> Iterator[Fault]:
 def _heads(model: ModelSpec) -> Iterator[Fault]:
     head, former = model.sem_seg_head, model.one_former
     heads, step = "model.one_former.nheads", lcm(former.nheads, _AXES)
-    for key, width in (
-        ("model.one_former.hidden_dim", former.hidden_dim),
-        ("model.sem_seg_head.convs_dim", head.convs_dim),
-    ):
+    widths = {"model.one_former.hidden_dim": former.hidden_dim}
+    if head.pixel_decoder_name != "BasePixelDecoder":  # which has no attention
+        widths["model.sem_seg_head.convs_dim"] = head.convs_dim
+    for key, width in widths.items():
         if width % step:
             what = f"{key} {width} cannot be divided among {former.nheads} heads ({heads})"
             if not width % former.nheads:
@@ -58,8 +58,11 @@ def _heads(model: ModelSpec) -> Iterator[Fault]:
 def _maps(model: ModelSpec) -> Iterator[Fault]:
     """The maps that heads ask for, against those that the backbone gives."""
     head, levels = model.sem_seg_head, model.one_former.num_feature_levels
-    wanted = head.deformable_transformer_encoder_in_features
-    key = "model.sem_seg_head.deformable_transformer_encoder_in_features"
+    wanted, key = head.in_features, "model.sem_seg_head.in_features"
+    deformable = head.pixel_decoder_name == "MSDeformAttnPixelDecoder"
+    if deformable:
+        wanted = head.deformable_transformer_encoder_in_features
+        key = "model.sem_seg_head.deformable_transformer_encoder_in_features"
     if model.backbone.name == "D2SwinTransformer":
         name, maps, first = "swin", model.backbone.swin.out_features, model.backbone.swin.patch_size
     elif model.backbone.name == "resnet50":
@@ -68,21 +71,29 @@ def _maps(model: ModelSpec) -> Iterator[Fault]:
         return
     other = f"model.backbone.{name}.out_features"
     missing = [m for m in wanted if m not in maps]
+    strides = {m: first * 2 ** int(m[-1]) // 4 for m in maps}
+    # The map at common_stride takes part even if in_features leaves it out, finer ones never do.
+    coarser = {m for m, stride in strides.items() if stride > head.common_stride and m in head.in_features}
+    taken = [m for m, stride in strides.items() if stride == head.common_stride or m in coarser]
+    left_out = [m for m in wanted if m not in taken] if deformable else []
+    count = len(wanted if deformable else taken)
     if len(set(wanted)) != len(wanted):
         yield Fault((key,), f"{key} names a map twice")
     elif missing:
         yield Fault((key, other), f"{key} asks for {missing[0]}, which {other} does not give")
-    elif len(wanted) < levels:
-        levels_key = "model.one_former.num_feature_levels"
-        yield Fault(
-            (key, levels_key), f"{key} names {len(wanted)} maps, but the query decoder visits {levels} ({levels_key})"
-        )
-    strides = [first * 2 ** int(m[-1]) // 4 for m in maps]
-    if head.common_stride not in strides:
+    elif head.common_stride not in strides.values():
         key = "model.sem_seg_head.common_stride"
-        have = ", ".join(str(s) for s in sorted(strides))
+        have = ", ".join(str(s) for s in sorted(strides.values()))
         keys = (key, other, *(["model.backbone.swin.patch_size"] if name == "swin" else []))
         yield Fault(keys, f"{key} is {head.common_stride}, but the backbone's maps have strides {have}")
+    elif count < levels:
+        levels_key = "model.one_former.num_feature_levels"
+        what = f"{key} names {count} maps, but the query decoder visits {levels} ({levels_key})"
+        yield Fault((key, levels_key), what)
+    elif left_out:
+        inside = "model.sem_seg_head.in_features"
+        what = f"{key} asks for {left_out[0]}, but the pixel decoder's maps are {', '.join(taken)} ({inside})"
+        yield Fault((key, inside, "model.sem_seg_head.common_stride"), what)
 
 
 def _text(model: ModelSpec) -> Iterator[Fault]:

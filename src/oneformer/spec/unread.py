@@ -24,9 +24,6 @@ UNREAD: dict[str, str] = {
     "model.backbone.radio": "the backbone D2RADIO is not available yet",
     "model.backbone.swin.out_indices": "model.backbone.swin.out_features names the maps",
     "model.sem_seg_head.name": _ONE_CHOICE,
-    "model.sem_seg_head.pixel_decoder_name": _ONE_CHOICE,
-    "model.sem_seg_head.norm": _ONE_CHOICE,
-    "model.sem_seg_head.in_features": "deformable_transformer_encoder_in_features names the maps that are refined",
     "model.sem_seg_head.ignore_value": "panoptic masks mark pixels without a class by the id 0",
     "model.one_former.transformer_decoder_name": _ONE_CHOICE,
     "model.one_former.transformer_in_feature": _ONE_CHOICE,
@@ -43,6 +40,18 @@ UNREAD: dict[str, str] = {
     "train.optim.monitor_name": "no schedule here watches a metric",
 }
 
+_DECODER = "model.sem_seg_head.pixel_decoder_name"
+_DEFORMABLE = "MSDeformAttnPixelDecoder"
+_ATTENTION = (_DEFORMABLE, "TransformerEncoderPixelDecoder")
+
+# Key -> the pixel decoders that read it.
+READ_BY: dict[str, tuple[str, ...]] = {
+    "model.sem_seg_head.deformable_transformer_encoder_in_features": (_DEFORMABLE,),
+    "model.sem_seg_head.num_points": (_DEFORMABLE,),
+    "model.sem_seg_head.transformer_enc_layers": _ATTENTION,
+    "model.sem_seg_head.dim_feedforward": _ATTENTION,
+}
+
 
 def reason(key: str) -> str:
     """Why nothing reads a key; empty for keys that act."""
@@ -54,10 +63,15 @@ def unread_warnings(spec: ExperimentSpec, set_keys: Iterable[str]) -> list[str]:
     """One line for each key in `set_keys` that differs from its default and has no effect."""
     said = []
     for key in set_keys:
-        why = reason(key)
+        why = reason(key) or _unread_by(get(spec, _DECODER), key)
         if why and _differs(get(spec, key), leaves()[key].default):
             said.append(f"{key} has no effect: {why}")
     return said
+
+
+def _unread_by(decoder: str, key: str) -> str:
+    readers = READ_BY.get(key, (decoder,))
+    return "" if decoder in readers else f"{decoder} does not read it ({_DECODER})"
 
 
 def _differs(value: Any, default: Any) -> bool:
