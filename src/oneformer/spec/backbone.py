@@ -67,6 +67,9 @@ class ResNetSpec:
     """Number of layers."""
     norm: Literal["frozen", "batch"] = "frozen"
     """`frozen` keeps the statistics of the pretrained batch normalisation, `batch` goes on learning them."""
+    stride_in_1x1: bool = False
+    """Halve the map in the first 1x1 convolution of a stage, as the first release and Keras do, instead of in the 3x3
+    one, as torchvision and most weight files do. The weights decide: they fit both ways and are right for one."""
     out_features: list[Map] = field(default_factory=lambda: list(MAPS))
     """Names of the maps handed to the pixel decoder."""
     use_checkpoint: bool = False

@@ -1,4 +1,4 @@
-"""Images (B, 3, H, W) -> four maps: ResNet-50 or 101 with the stride in the 3x3 convolution (torchvision's layout)."""
+"""Images (B, 3, H, W) -> four maps: ResNet-50 or 101, with the stride in the 3x3 convolution unless told otherwise."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # arXiv:1512.03385, table 1
 EXPANSION = 4
+EPS = 1e-5  # of both normalisations: nn.BatchNorm2d's own
 
 
 def build_resnet(spec: BackboneSpec) -> Backbone:
@@ -36,15 +37,17 @@ class ResNet(Backbone):
     def __init__(self, spec: ResNetSpec, *, freeze_at: int = 0) -> None:
         super().__init__(out_features=spec.out_features, where="model.backbone.resnet.out_features")
         self.use_checkpoint = spec.use_checkpoint
+        self.stride_in_1x1 = spec.stride_in_1x1
         frozen = spec.norm == "frozen"
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = batch_norm(64, frozen=frozen)
         dim = 64
         for i, depth in enumerate(DEPTHS[spec.depth]):
             width, stride = 64 * 2**i, 1 if i == 0 else 2
-            blocks = [Bottleneck(dim, width, stride=stride, frozen=frozen)]
+            strides = (stride, 1) if spec.stride_in_1x1 else (1, stride)
+            blocks = [Bottleneck(dim, width, strides=strides, frozen=frozen)]
             dim = width * EXPANSION
-            blocks += [Bottleneck(dim, width, stride=1, frozen=frozen) for _ in range(depth - 1)]
+            blocks += [Bottleneck(dim, width, strides=(1, 1), frozen=frozen) for _ in range(depth - 1)]
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             if MAPS[i] in self.out_features:
                 self.channels[MAPS[i]], self.strides[MAPS[i]] = dim, 4 * 2**i
@@ -72,14 +75,14 @@ class ResNet(Backbone):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut."""
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the first two have a stride each."""
 
-    def __init__(self, in_dim: int, width: int, *, stride: int, frozen: bool) -> None:
+    def __init__(self, in_dim: int, width: int, *, strides: tuple[int, int], frozen: bool) -> None:
         super().__init__()
-        out_dim = width * EXPANSION
-        self.conv1 = nn.Conv2d(in_dim, width, 1, bias=False)
+        out_dim, stride = width * EXPANSION, strides[0] * strides[1]
+        self.conv1 = nn.Conv2d(in_dim, width, 1, stride=strides[0], bias=False)
         self.bn1 = batch_norm(width, frozen=frozen)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=strides[1], padding=1, bias=False)
         self.bn2 = batch_norm(width, frozen=frozen)
         self.conv3 = nn.Conv2d(width, out_dim, 1, bias=False)
         self.bn3 = batch_norm(out_dim, frozen=frozen)
@@ -101,7 +104,7 @@ class FrozenBatchNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = 1e-5
+        self.eps = EPS
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
