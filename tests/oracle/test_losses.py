@@ -6,7 +6,7 @@ Where the two differ on purpose, a test is named after the difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +16,8 @@ from torch import Tensor
 from loss.batches import CLASSES, leaf, leaves, random_decoded, random_target, small_spec, some_points
 from oneformer.data.sample import Target
 from oneformer.errors import WorkError
-from oneformer.loss.points import Points
 from oneformer.loss.total import Criterion
+from oracle.same_points import SamePoints
 
 hf = pytest.importorskip("transformers.models.oneformer.modeling_oneformer")
 THEIR_NAMES = {"loss_ce": "loss_cross_entropy", "loss_mask": "loss_mask", "loss_dice": "loss_dice"}
@@ -49,24 +49,6 @@ def their_losses(
         texts,
         auxiliary,
     )
-
-
-class SamePoints:
-    """Stands for the module `torch` in theirs: `rand` answers with our points in their order of asking."""
-
-    def __init__(self, points: Sequence[Points], pairs: Sequence[int]) -> None:
-        candidates = torch.cat([p.candidates.expand(n, -1, -1) for p, n in zip(points, pairs, strict=True)])
-        uniform = torch.cat([p.uniform.expand(n, -1, -1) for p, n in zip(points, pairs, strict=True)])
-        one_layer = [*(p.match[None] for p in points), candidates, uniform]
-        self.answers: Iterator[Tensor] = (answer for _ in range(99) for answer in one_layer)
-
-    def rand(self, *shape: int, device: torch.device) -> Tensor:
-        answer = next(self.answers)
-        assert answer.shape == shape, f"asked for {shape}, next is {tuple(answer.shape)}"
-        return answer
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(torch, name)
 
 
 def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], *, layers: int) -> None:
