@@ -158,3 +158,16 @@ def test_tests_mirror_the_rooms() -> None:
     rooms = {p.parent.name for p in SRC.glob("*/__init__.py")} - {"assets", "actions"}
     missing = {room for room in rooms if not any((ROOT / "tests" / room).glob("test_*.py"))}
     assert not missing, f"rooms without tests: {sorted(missing)}"
+
+
+def test_no_key_of_the_spec_is_dead() -> None:
+    """Rule 4. `tests/house` proves the rows of the table, and that whole commands read the keys."""
+    from house.effects import EFFECTS
+    from oneformer.spec.tree import leaves
+    from oneformer.spec.unread import reason
+
+    idle = {key for key in leaves() if reason(key)}
+    untold = sorted(set(leaves()) - idle - set(EFFECTS))
+    assert not untold, f"{untold} need a row in tests/house/effects.py or a reason in spec/unread.py"
+    assert sorted(set(EFFECTS) & idle) == [], "keys that change something and are called idle in spec/unread.py"
+    assert sorted(set(EFFECTS) - set(leaves())) == [], "rows for keys that do not exist"

@@ -63,7 +63,7 @@ class SwinSpec:
 class ResNetSpec:
     """Residual network."""
 
-    depth: Literal[50] = 50
+    depth: Literal[50, 101] = 50
     """Number of layers."""
     norm: Literal["frozen", "batch"] = "frozen"
     """`frozen` keeps the statistics of the pretrained batch normalisation, `batch` goes on learning them."""

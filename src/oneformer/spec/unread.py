@@ -32,6 +32,7 @@ UNREAD: dict[str, str] = {
     "model.test.instance_on": "model.task_toggling and evaluate.task choose the tasks",
     "model.test.panoptic_on": "model.task_toggling and evaluate.task choose the tasks",
     "model.test.detection_on": "instance results always carry their boxes",
+    "dataset.train.names": "nothing is scored on the training images, so no table names them",
     "dataset.workers": "dataset.<split>.num_workers sets the loader processes of each split",
     "dataset.image_size": "images keep their shape; dataset.augmentation sets their sizes",
     "dataset.cutmix_prob": "pasting images together would mix the tasks of two images",

@@ -1,0 +1,279 @@
+"""Key of the spec -> another value than the base spec has, and the look that has to show a difference.
+
+Rule 4 of the house, no dead field: a key stands here, or in `oneformer/spec/unread.py` with the reason why nothing
+reads it. A new key needs a row. `on` is laid over the base spec on both sides, `also` only where the new value would
+not be allowed alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from house import look_data, look_runs
+from house.look_model import learning, logits, losses, noisy_logits, segments, shapes, work
+from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
+from house.world import Look
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key's effect."""
+
+    value: str
+    look: Look
+    on: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    refused: str = ""
+    """Words of the refusal that is the effect; everything else must not be refused."""
+
+
+COARSE = (
+    "model.sem_seg_head.deformable_transformer_encoder_in_features=[res4, res5]",
+    "model.one_former.num_feature_levels=2",
+)
+HEAD = {
+    "in_features": Row("[res4, res5]", shapes, on=COARSE),
+    "pixel_decoder_name": Row("BasePixelDecoder", shapes),
+    "norm": Row("none", shapes),
+    "loss_weight": Row("2", losses),
+    "common_stride": Row("8", shapes),
+    "transformer_enc_layers": Row("2", shapes),
+    "convs_dim": Row("24", shapes),
+    "mask_dim": Row("24", shapes),
+    "deformable_transformer_encoder_in_features": Row(
+        "[res4, res5]", shapes, on=("model.one_former.num_feature_levels=2",)
+    ),
+    "num_classes": Row("7", shapes),
+    "dim_feedforward": Row("24", shapes),
+    "num_points": Row("2", shapes),
+    "mask_position": Row("true", logits),
+}
+FORMER = {
+    "hidden_dim": Row("24", shapes),
+    "nheads": Row("4", logits),
+    "dim_feedforward": Row("24", shapes),
+    "enc_layers": Row("1", shapes),
+    "dec_layers": Row("4", shapes),
+    "pre_norm": Row("true", logits),
+    "enforce_input_proj": Row("true", shapes),
+    "size_divisibility": Row("128", look_data.validation),
+    "num_object_queries": Row("9", shapes),
+    "query_init": Row("spread", logits),
+    "position_turns": Row("2.5", logits),
+    "train_num_points": Row("48", losses),
+    "oversample_ratio": Row("2", losses),
+    "importance_sample_ratio": Row("0.5", losses),
+    "mask_weight": Row("1", losses),
+    "dice_weight": Row("1", losses),
+    "class_weight": Row("1", losses),
+    "no_object_weight": Row("0.5", losses),
+    "deep_supervision": Row("false", noisy_logits),
+    "dropout": Row("0.5", noisy_logits),
+    "class_dec_layers": Row("2", shapes),
+    "contrastive_weight": Row("2", losses),
+    "contrastive_temperature": Row("0.5", losses),
+    "use_task_norm": Row("false", logits),
+    "num_feature_levels": Row("2", shapes),
+}
+TEXT = {
+    "context_length": Row("20", shapes, also=("dataset.task_seq_len=20",)),
+    "vocab_size": Row("49500", shapes),
+    "width": Row("12", shapes),
+    "num_layers": Row("2", shapes),
+    "n_ctx": Row("3", shapes),
+    "proj_num_layers": Row("3", shapes),
+}
+SWIN = {
+    "embed_dim": Row("12", shapes),
+    "depths": Row("[1,1,1,1]", shapes),
+    "num_heads": Row("[1,2,2,2]", shapes),
+    "window_size": Row("3", shapes),
+    "mlp_ratio": Row("2", shapes),
+    "qkv_bias": Row("false", shapes),
+    "qk_scale": Row("3.0", logits),
+    "attn_drop_rate": Row("0.5", noisy_logits),
+    "drop_rate": Row("0.5", noisy_logits),
+    "drop_path_rate": Row("0.9", noisy_logits),
+    "ape": Row("true", shapes),
+    "patch_norm": Row("false", shapes),
+    "patch_size": Row("2", shapes),
+    "pretrain_img_size": Row("192", shapes, on=("model.backbone.swin.ape=true",)),
+    "use_checkpoint": Row("true", work),
+    "out_features": Row("[res3, res4, res5]", shapes, on=("model.sem_seg_head.common_stride=8",)),
+}
+RESNET_ON = ("model.backbone.name=resnet50",)
+RESNET = {
+    "stride_in_1x1": Row("true", logits, on=RESNET_ON),
+    "depth": Row("101", shapes, on=RESNET_ON),
+    "norm": Row("batch", learning, on=RESNET_ON),
+    "out_features": Row("[res2, res4, res5]", shapes, on=(*RESNET_ON, *COARSE)),
+    "use_checkpoint": Row("true", work, on=RESNET_ON),
+}
+MODEL = {
+    "backbone.name": Row("resnet50", shapes),
+    "backbone.freeze_at": Row("2", learning),
+    "test.object_mask_threshold": Row("0.5", segments),
+    "test.overlap_threshold": Row("0.9", segments),
+    "test.test_topk_per_image": Row("3", segments),
+    "task_toggling.semantic_on": Row("false", look_data.training),
+    "task_toggling.instance_on": Row("false", look_data.training),
+    "task_toggling.panoptic_on": Row("false", look_data.training),
+}
+SPLITS = ("train", "val", "test")
+DATA = {
+    "train.batch_size": Row("3", look_data.training),
+    "train.num_workers": Row("2", look_data.loaders),
+    "train.images": Row("{other.images}", look_data.training),
+    "train.annotations": Row("{other.annotations}", look_data.training),
+    "train.panoptic": Row("{other.panoptic}", look_data.training),
+    "val.batch_size": Row("3", look_data.validation),
+    "val.num_workers": Row("2", look_data.loaders),
+    "val.images": Row("{other.images}", look_data.validation),
+    "val.annotations": Row("{other.annotations}", look_data.validation),
+    "val.panoptic": Row("{other.panoptic}", look_data.validation),
+    "val.names": Row("harbour", evaluated, on=("dataset.test.annotations=",)),
+    "test.batch_size": Row("3", look_data.test),
+    "test.num_workers": Row("2", look_data.loaders),
+    "test.images": Row("{other.images}", look_data.test),
+    "test.annotations": Row("{other.annotations}", look_data.test),
+    "test.panoptic": Row("{other.panoptic}", look_data.test),
+    "test.names": Row("harbour", evaluated),
+    "pin_memory": Row("false", look_data.loaders),
+    "pixel_mean": Row("[1,2,3]", look_data.training),
+    "pixel_std": Row("[1,2,3]", look_data.training),
+    "contiguous_id": Row(
+        "false", look_data.classes, on=("dataset.label_map={falling}", *(f"dataset.{s}.annotations=" for s in SPLITS))
+    ),
+    "label_map": Row("{other.label_map}", look_data.classes),
+    "task_prob_train": Row("{{semantic: 1}}", look_data.training),
+    "task_prob_val": Row("{{semantic: 1}}", trained),
+    "task_seq_len": Row("20", look_data.validation, also=("model.text_encoder.context_length=20",)),
+    "max_seq_len": Row("8", look_data.training),
+    "min_scale": Row("1.0", look_data.training),
+    "max_scale": Row("0.5", look_data.training),
+    "max_image_mpx": Row(
+        "0.002", look_data.validation, on=("dataset.augmentation.train_crop_size=[32,32]",), refused="max_image_mpx"
+    ),
+}
+EDGE = ("dataset.augmentation.train_resize=shortest_edge", "dataset.augmentation.train_min_size=[64]")
+AUGMENTATION = {
+    "train_min_size": Row("[80, 100]", look_data.training, on=EDGE),
+    "train_max_size": Row("70", look_data.training, on=EDGE),
+    "train_crop_size": Row("[32,32]", look_data.training),
+    "test_min_size": Row("32", look_data.validation),
+    "test_max_size": Row("64", look_data.validation),
+    "train_resize": Row("shortest_edge", look_data.training, on=("dataset.augmentation.train_min_size=[64]",)),
+    "flip_prob": Row("0", look_data.training),
+    "vertical_flip_prob": Row("1", look_data.training),
+    "rotate90_prob": Row("1", look_data.training),
+    "color_jitter_prob": Row("0", look_data.training),
+    "crop_max_class_frac": Row("0.4", look_data.training, on=("dataset.min_scale=1.9",)),
+}
+STEPS = ("train.optim.lr_scheduler=MultiStep",)
+OPTIM = {
+    "lr": Row("2e-3", groups),
+    "backbone_multiplier": Row("0.5", groups),
+    "momentum": Row("0.5", groups),
+    "weight_decay": Row("0.2", groups),
+    "lr_scheduler": Row("cosine", rates),
+    "milestones": Row("[1, 3]", rates, on=(*STEPS, "train.optim.milestones=[2]")),
+    "gamma": Row("0.5", rates, on=(*STEPS, "train.optim.milestones=[2]")),
+    "warmup_iters": Row("4", rates),
+    "warmup_factor": Row("0.5", rates, on=("train.optim.warmup_iters=4",)),
+    "max_iter": Row("1", trained),
+    "steps": Row("[3]", rates, on=(*STEPS, "train.optim.milestones=[2]")),
+    "power": Row("2", rates),
+    "min_lr_frac": Row("0.5", rates),
+}
+LIMIT, TWO_EPOCHS = ("train.clip_grad_norm=0.5",), ("train.num_epochs=2",)
+TRAIN = {
+    "num_gpus": Row("3", devices, on=("train.accelerator=auto",)),
+    "gpu_ids": Row("[2]", devices, on=("train.accelerator=auto",)),
+    "num_nodes": Row("2", devices),
+    "accelerator": Row("gpu", devices),
+    "seed": Row("7", trained),
+    "cudnn.benchmark": Row("true", trained),
+    "cudnn.deterministic": Row("false", trained),
+    "num_epochs": Row("2", trained),
+    "checkpoint_interval": Row("2", trained, on=TWO_EPOCHS),
+    "checkpoint_interval_unit": Row("step", trained),
+    "validation_interval": Row("2", trained, on=TWO_EPOCHS),
+    "val_check_interval": Row("0.5", trained),
+    "resume_training_checkpoint_path": Row("{checkpoint}", trained),
+    "results_dir": Row("elsewhere", look_runs.folders),
+    "freeze": Row("[backbone]", look_runs.frozen),
+    "pretrained_model": Row("{checkpoint}", trained),
+    "pretrained_backbone": Row("{checkpoint}", trained),
+    "clip_grad_norm": Row("0.5", gradients),
+    "clip_grad_norm_type": Row(".inf", gradients, on=LIMIT),
+    "clip_grad_type": Row("value", gradients, on=LIMIT),
+    "is_dry_run": Row("true", trained),
+    "precision": Row("bf16", trained),
+    "distributed_strategy": Row("fsdp", devices, refused="fsdp is not available yet"),
+    "verbose": Row("true", look_runs.log_level),
+    "iters_per_epoch": Row("1", trained),
+    "accumulate_grad_batches": Row("2", trained),
+    "clip_gradients.enabled": Row("false", gradients),
+    "clip_gradients.clip_type": Row("value", gradients),
+    "clip_gradients.clip_value": Row("0.5", gradients),
+    "clip_gradients.norm_type": Row("1", gradients),
+    "ema.enabled": Row("true", trained),
+    "ema.decay": Row("0.05", trained, on=("train.ema.enabled=true",)),
+    "max_minutes": Row("1e-6", trained),
+    "keep_checkpoints": Row("1", trained, on=TWO_EPOCHS),
+    "best_metric": Row("train_loss", trained),
+    "overwrite": Row("true", look_runs.claimed),
+    "activation_checkpointing": Row("true", trained),
+    "log_interval": Row("3", trained),
+    "num_threads": Row("2", trained),
+}
+EVALUATE = {
+    "num_gpus": Row("2", devices),
+    "gpu_ids": Row("[2]", devices, on=("evaluate.accelerator=auto",)),
+    "num_nodes": Row("2", alone, refused="no launcher started this process"),
+    "accelerator": Row("gpu", devices),
+    "checkpoint": Row("{root}/none.pth", evaluated, refused="does not exist"),
+    "results_dir": Row("elsewhere", look_runs.folders),
+    "batch_size": Row("2", evaluated),
+    "iou_per_class": Row("false", evaluated),
+    "task": Row("semantic", evaluated),
+    "precision": Row("bf16", evaluated),
+    "report_images": Row("2", evaluated),
+}
+INFERENCE = {
+    "num_gpus": Row("2", devices),
+    "gpu_ids": Row("[2]", devices, on=("inference.accelerator=auto",)),
+    "num_nodes": Row("2", alone, refused="no launcher started this process"),
+    "accelerator": Row("gpu", devices),
+    "checkpoint": Row("{root}/none.pth", predicted, refused="does not exist"),
+    "results_dir": Row("elsewhere", look_runs.folders),
+    "batch_size": Row("2", predicted),
+    "mode": Row("panoptic", predicted),
+    "image_size": Row("[64,32]", predicted),
+    "images_dir": Row("{data.images}", predicted),
+    "precision": Row("bf16", predicted),
+    "recursive": Row("false", predicted),
+    "overlay": Row("false", predicted),
+}
+SENT = ("wandb.enable=true",)
+WANDB = {
+    "enable": Row("true", tracker),
+    "project": Row("ships", tracker, on=SENT),
+    "entity": Row("us", tracker, on=SENT),
+    "group": Row("first", tracker, on=SENT),
+    "tags": Row("[night]", tracker, on=SENT),
+    "reinit": Row("true", tracker, on=SENT),
+    "sync_tensorboard": Row("true", tracker, on=SENT),
+    "save_code": Row("true", tracker, on=SENT),
+    "name": Row("nine", tracker, on=SENT),
+    "run_id": Row("abc", tracker, on=SENT),
+}
+TOP = {"preset": Row("nano", shapes), "results_dir": Row("elsewhere", look_runs.folders)}
+
+SECTIONS = {
+    "": TOP, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
+    "model.backbone.swin": SWIN, "model.backbone.resnet": RESNET, "model": MODEL, "dataset": DATA,
+    "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
+    "inference": INFERENCE,
+}  # fmt: skip
+EFFECTS = {f"{section}.{key}".lstrip("."): row for section, rows in SECTIONS.items() for key, row in rows.items()}
