@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from oneformer.metrics.miou import IGNORED, ConfusionMatrix
 from oneformer.metrics.pq import MapSegments, PanopticQuality
 from oneformer.segments.rle import encode
 from oneformer.segments.types import EncodedInstances
+from oracle.coco_tools import Found, pycoco_six
 
 K = len(NAMES)
 
@@ -157,7 +156,7 @@ def test_pq_equals_hotcoco(tmp_path: Path) -> None:
         assert [row[key] for key in ("tp", "fp", "fn")] == [other[key] for key in ("tp", "fp", "fn")]
 
 
-def detections(scene: Scene, rng: np.random.Generator) -> list[tuple[np.ndarray, int, float]]:
+def detections(scene: Scene, rng: np.random.Generator) -> Found:
     """Overlapping scored masks around the true things, some twice, some wrong."""
     found = []
     for t in scene.truth_segments:
@@ -168,51 +167,6 @@ def detections(scene: Scene, rng: np.random.Generator) -> list[tuple[np.ndarray,
             if IS_THING[class_id] and mask.any():
                 found.append((mask, class_id, float(np.float32(rng.integers(1, 20) / 20))))  # equal scores occur
     return sorted(found, key=lambda item: -item[2])
-
-
-def pycoco_six(
-    scenes: list[Scene], found: list[list[tuple[np.ndarray, int, float]]], *, classes: list[int]
-) -> list[float]:
-    coco = pytest.importorskip("pycocotools.coco")
-    cocoeval = pytest.importorskip("pycocotools.cocoeval")
-    mask_tools = pytest.importorskip("pycocotools.mask")
-    truth = coco.COCO()
-    annotations = []
-    for i, scene in enumerate(scenes):
-        for t in scene.truth_segments:
-            mask = scene.truth == t.segment_id
-            if IS_THING[t.class_id]:
-                rle = mask_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": i, "category_id": t.class_id, "iscrowd": int(t.iscrowd),
-                     "area": int(mask.sum()), "bbox": [0, 0, 1, 1], "segmentation": rle}
-                )  # fmt: skip
-    height, width = scenes[0].truth.shape
-    truth.dataset = {
-        "images": [{"id": i, "height": height, "width": width} for i in range(len(scenes))],
-        "categories": [{"id": c, "name": NAMES[c]} for c in range(K) if IS_THING[c]],
-        "annotations": annotations,
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        results = truth.loadRes(
-            [
-                {
-                    "image_id": i,
-                    "category_id": c,
-                    "score": s,
-                    "segmentation": mask_tools.encode(np.asfortranarray(m.astype(np.uint8))),
-                }
-                for i, items in enumerate(found)
-                for m, c, s in items
-            ]
-        )
-        evaluation = cocoeval.COCOeval(truth, results, "segm")
-        evaluation.params.catIds = classes
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(v) for v in evaluation.stats[:6]]
 
 
 @pytest.mark.parametrize("size", [(60, 80), (150, 240)])
@@ -233,7 +187,7 @@ def test_ap_equals_pycocotools(size: tuple[int, int]) -> None:
     things = [c for c in range(K) if IS_THING[c]]
     assert 1 < mine["AP"] < 99
     for scores, classes in [(mine, things), *[(mine["per_class"][NAMES[c]], [c]) for c in things]]:
-        theirs = pycoco_six(scenes, found, classes=classes)
+        theirs = pycoco_six(scenes, found, is_thing=IS_THING, classes=classes)
         for key, value in zip(KEYS, theirs, strict=True):
             assert scores[key] == (None if value == -1 else pytest.approx(100 * value, abs=1e-9)), (classes, key)
 
