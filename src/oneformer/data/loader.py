@@ -19,7 +19,7 @@ from oneformer.data.labels import LabelMap
 from oneformer.data.record import Record, RecordTable
 from oneformer.data.sample import Sample, Truth, make_target, normalize, prepare_image
 from oneformer.data.task import TASKS, all_texts, allowed_tasks, draw_task, task_probabilities, texts_for
-from oneformer.data.tokens import Tokenizer
+from oneformer.data.tokens import Tokenizer, task_tokenizer
 from oneformer.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def train_loader(
         batch_size=dataset.train.batch_size,
         collate_fn=partial(
             collate_or_fault,
-            task_tokenizer=_task_tokenizer(dataset),
+            task_tokenizer=_task_tokenizer(model),
             text_tokenizer=text_tokenizer,
             size_divisibility=model.one_former.size_divisibility,
             pad_to=(int(height), int(width)),
@@ -225,7 +225,7 @@ def eval_loader(
     """
     rank, world_size = ranks
     own = list(records)[rank::world_size]
-    tokenizer = _task_tokenizer(dataset)
+    tokenizer = _task_tokenizer(model)
     return _loader(
         EvaluationSamples(dataset, own),
         dataset,
@@ -270,8 +270,8 @@ def num_texts(model: ModelSpec) -> int:
     return queries - contexts
 
 
-def _task_tokenizer(dataset: DatasetSpec) -> Tokenizer:
-    tokenizer = Tokenizer(dataset.task_seq_len)
+def _task_tokenizer(model: ModelSpec) -> Tokenizer:
+    tokenizer = task_tokenizer(model.text_encoder)
     for task in TASKS:
         tokenizer.task_tokens(task)
     return tokenizer

@@ -16,11 +16,16 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import regex
 import torch
 
+if TYPE_CHECKING:
+    from oneformer.spec.model import TextEncoderSpec
+
 CONTEXT_LENGTH = 77  # CLIP's, oneformer-model.md 1.2
+END = 49407
 NUM_MERGES = 48_894
 WORD_END = "</w>"
 # The pieces that are encoded one by one: English endings, runs of letters, single digits, runs of anything else.
@@ -33,15 +38,16 @@ def task_sentence(task: str) -> str:
 
 
 class Tokenizer:
-    """CLIP's byte-pair encoding with zero padding.
+    """CLIP's byte-pair encoding with zero padding; with `task_padding` "tao" task sentences end in end tokens instead.
 
     Every text is encoded once and kept. What is kept travels to the loader's workers; the vocabulary does not, so a
     worker only loads it when it meets a new text. A process loads it once, however many tokenizers it has.
     """
 
-    def __init__(self, context_length: int = CONTEXT_LENGTH) -> None:
+    def __init__(self, context_length: int = CONTEXT_LENGTH, *, task_padding: str = "clip") -> None:
         assert context_length >= 3, "a text needs room for start, one token and end"
         self.context_length = context_length
+        self.task_padding = task_padding
         self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -61,7 +67,15 @@ class Tokenizer:
 
     def task_tokens(self, task: str) -> torch.Tensor:
         """The ids of the task's sentence as float32 (context_length,): the task MLP takes the numbers themselves."""
-        return torch.tensor(self.encode(task_sentence(task)), dtype=torch.float32)
+        ids = self.encode(task_sentence(task))
+        if self.task_padding == "tao":
+            ids = [token or END for token in ids]
+        return torch.tensor(ids, dtype=torch.float32)
+
+
+def task_tokenizer(text: TextEncoderSpec) -> Tokenizer:
+    """What gives the task tokens that a network was trained with."""
+    return Tokenizer(text.context_length, task_padding=text.task_padding)
 
 
 def clean(text: str) -> str:

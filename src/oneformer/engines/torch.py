@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oneformer.data.labels import LabelMap
-from oneformer.data.tokens import Tokenizer
+from oneformer.data.tokens import task_tokenizer
 from oneformer.engines.base import EngineInfo
 from oneformer.errors import CheckpointError, UserError
 from oneformer.model.oneformer import OneFormer, build_model
@@ -47,7 +47,7 @@ class TorchEngine:
         self.labels = labels
         self.info = info
         self.model = model.to(self.device).eval()
-        tokenizer = Tokenizer(info.model.text_encoder.context_length)
+        tokenizer = task_tokenizer(info.model.text_encoder)
         self.task_tokens = {task: tokenizer.task_tokens(task).to(self.device) for task in TASKS}  # float32 (T,) each
 
     @classmethod

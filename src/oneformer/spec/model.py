@@ -138,6 +138,9 @@ class TextEncoderSpec:
     """Learned query texts that stand beside the texts written from the labels."""
     proj_num_layers: Annotated[int, Ge(0), Tao("proj num layers")] = 2
     """Layers of the projection from text to query space."""
+    task_padding: Literal["clip", "tao"] = "clip"
+    """What fills the task sentence up to `context_length`: 0 as published, or the end token as NVIDIA TAO does. The
+    network reads these numbers, so that weights need the one they were trained with; `checkpoint convert` sets it."""
 
 
 @dataclass

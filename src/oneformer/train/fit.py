@@ -249,7 +249,7 @@ def _card(job: Job, world_size: int) -> Card:
 def _scoring(job: Job) -> Scoring | None:
     if not job.tasks:
         return None
-    return Scoring(job.labels, tasks=job.tasks, test=job.model_spec.test, token_length=job.dataset.task_seq_len)
+    return Scoring(job.labels, tasks=job.tasks, test=job.model_spec.test, text=job.model_spec.text_encoder)
 
 
 def _texts_matter(job: Job, criterion: Criterion, world_size: int) -> bool:

@@ -9,14 +9,14 @@ import torch
 
 from oneformer.data.batch import Batch
 from oneformer.data.labels import LabelMap
-from oneformer.data.tokens import Tokenizer
+from oneformer.data.tokens import task_tokenizer
 from oneformer.metrics.evaluator import Evaluator
 from oneformer.metrics.scores import Scores
 from oneformer.segments.types import Outputs
 
 if TYPE_CHECKING:
     from oneformer.model.oneformer import OneFormer
-    from oneformer.spec.model import TestSpec
+    from oneformer.spec.model import TestSpec, TextEncoderSpec
 
 
 class Scoring:
@@ -26,12 +26,12 @@ class Scoring:
         labels: the classes.
         tasks: what to score; each image is scored on every one.
         test: thresholds of post-processing.
-        token_length: length of the task sentence in tokens (`dataset.task_seq_len`).
+        text: how long task sentences are and what fills them up.
     """
 
-    def __init__(self, labels: LabelMap, *, tasks: Sequence[str], test: TestSpec, token_length: int) -> None:
+    def __init__(self, labels: LabelMap, *, tasks: Sequence[str], test: TestSpec, text: TextEncoderSpec) -> None:
         self.tasks = tuple(tasks)
-        tokenizer = Tokenizer(token_length)
+        tokenizer = task_tokenizer(text)
         self._tokens = {task: tokenizer.task_tokens(task) for task in self.tasks}  # float32 (77,) each
         self._evaluator = Evaluator(labels, tasks=self.tasks, test=test)
         self.scores: Scores | None = None
