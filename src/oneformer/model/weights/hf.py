@@ -1,7 +1,7 @@
-"""Parameters of ours <-> those of Hugging Face transformers' OneFormerForUniversalSegmentation (Swin, transformers 5).
+"""Parameters of ours <-> those of Hugging Face transformers' OneFormerForUniversalSegmentation.
 
-One table, read in both directions. A `#` stands for any layer number. Where one matrix of ours is three of theirs
-(query, key, value), the row lists all three.
+One table, read in both directions; see `table` for its signs. It holds the names of saved files, which transformers 4
+and 5 share; `RENAMED` tells what transformers 5 calls some of them in memory.
 """
 
 from __future__ import annotations
@@ -9,38 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-BACKBONE = "model.pixel_level_module.encoder."
+from oneformer.model.weights import hf_backbones as backbones
+from oneformer.model.weights.hf_backbones import BACKBONE
+from oneformer.model.weights.table import Carried, Names, Table
+
 PIXEL = "model.pixel_level_module.decoder."
 QUERY = "model.transformer_module."
 TEXT = "model.text_mapper."
-BLOCK = BACKBONE + "swin.encoder.layers.#.blocks.#."
 CLASS = QUERY + "decoder.query_transformer.decoder."
 LAYER = QUERY + "decoder.layers.#."
 TOKEN = TEXT + "text_encoder.transformer.layers.#."
 
 # ours (without .weight or .bias) -> theirs
-MODULES: dict[str, str | tuple[str, str, str]] = {
-    "backbone.patch_embed.proj": BACKBONE + "swin.embeddings.patch_embeddings.projection",
-    "backbone.patch_embed.norm": BACKBONE + "swin.embeddings.norm",
-    "backbone.layers.#.blocks.#.norm1": BLOCK + "layernorm_before",
-    "backbone.layers.#.blocks.#.norm2": BLOCK + "layernorm_after",
-    "backbone.layers.#.blocks.#.attn.qkv": (
-        BLOCK + "attention.q_proj",
-        BLOCK + "attention.k_proj",
-        BLOCK + "attention.v_proj",
-    ),
-    "backbone.layers.#.blocks.#.attn.proj": BLOCK + "attention.o_proj",
-    "backbone.layers.#.blocks.#.mlp.fc1": BLOCK + "mlp.fc1",
-    "backbone.layers.#.blocks.#.mlp.fc2": BLOCK + "mlp.fc2",
-    "backbone.layers.#.downsample.norm": BACKBONE + "swin.encoder.layers.#.downsample.norm",
-    "backbone.layers.#.downsample.reduction": BACKBONE + "swin.encoder.layers.#.downsample.reduction",
-    "backbone.norm0": BACKBONE + "hidden_states_norms.stage1",
-    "backbone.norm1": BACKBONE + "hidden_states_norms.stage2",
-    "backbone.norm2": BACKBONE + "hidden_states_norms.stage3",
-    "backbone.norm3": BACKBONE + "hidden_states_norms.stage4",
+MODULES: Names = {
     "pixel_decoder.input_proj.#.0": PIXEL + "input_projections.#.0",
     "pixel_decoder.input_proj.#.1": PIXEL + "input_projections.#.1",
     "pixel_decoder.layers.#.attn.value_proj": PIXEL + "encoder.layers.#.self_attn.value_proj",
@@ -95,9 +78,7 @@ MODULES: dict[str, str | tuple[str, str, str]] = {
 }
 
 # ours -> theirs, where the names differ to the last part
-TENSORS: dict[str, str] = {
-    "backbone.layers.#.blocks.#.attn.relative_position_bias_table": BLOCK
-    + "attention.relative_position_bias.relative_position_bias_table",
+TENSORS: Names = {
     "pixel_decoder.level_embed": PIXEL + "level_embed",
     "decoder.initialiser.layers.#.self_attn.qkv.weight": CLASS + "layers.#.self_attn.in_proj_weight",
     "decoder.initialiser.layers.#.self_attn.qkv.bias": CLASS + "layers.#.self_attn.in_proj_bias",
@@ -108,25 +89,54 @@ TENSORS: dict[str, str] = {
     "text.layers.#.attn.qkv.weight": TOKEN + "self_attn.in_proj_weight",
     "text.layers.#.attn.qkv.bias": TOKEN + "self_attn.in_proj_bias",
     "text.positional_embedding": TEXT + "text_encoder.positional_embedding",
+    "criterion.logit_scale": "criterion.logit_scale",
 }
 
-# theirs without a counterpart: the classifier norm of their Swin, and what belongs to the loss
-THEIRS_ONLY = (BACKBONE + "swin.layernorm.", "criterion.")
+TABLE = Table(
+    modules={
+        **MODULES,
+        **backbones.NORMS,
+        **backbones.SWIN,
+        **backbones.DINAT,
+        **backbones.CONVNEXT,
+        **backbones.RESNET,
+    },
+    tensors={
+        **TENSORS,
+        **backbones.SWIN_TENSORS,
+        **backbones.DINAT_TENSORS,
+        **backbones.CONVNEXT_TENSORS,
+    },
+)
+
+# Behind BACKBONE, for Swin alone: in saved files -> in the memory of transformers 5.
+RENAMED: dict[str, str] = {
+    "embeddings.": "swin.embeddings.",
+    "encoder.layers.": "swin.encoder.layers.",
+    "attention.self.query": "attention.q_proj",
+    "attention.self.key": "attention.k_proj",
+    "attention.self.value": "attention.v_proj",
+    "attention.self.relative_position_bias_table": "attention.relative_position_bias.relative_position_bias_table",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+
+# Theirs without a counterpart that is missed: the classifier norm of their Swin, buffers, the loss's class weights.
+THEIRS_ONLY = re.compile(r".*(swin\.layernorm\.(weight|bias)|relative_position_index|criterion\.empty_weight)")
 
 
 def to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our parameters under their names.
+    """Our parameters under the names that transformers 5 uses in memory.
 
     Raises:
         KeyError: a parameter of ours that their network does not have.
     """
-    rules = compiled(ours_first=True)
-    out: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        theirs = translate(name, rules)
-        for part, value in zip(theirs, tensor.chunk(len(theirs)), strict=True):
-            out[part] = value.contiguous()
-    return out
+    carried = TABLE.to_theirs(state)
+    if carried.left:
+        raise KeyError(next(iter(carried.left)))
+    swin = any(name.startswith(BACKBONE + "encoder.layers.") for name in carried.state)
+    return {in_memory(name) if swin else name: tensor.contiguous() for name, tensor in carried.state.items()}
 
 
 def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,46 +145,36 @@ def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a parameter of theirs that our network does not have.
     """
-    rules = compiled(ours_first=False)
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        if not name.startswith(THEIRS_ONLY):
-            (ours,) = translate(name, rules)
-            parts.setdefault(ours, {})[name] = tensor
-    forward = compiled(ours_first=True)
-    return {ours: torch.cat([held[part] for part in translate(ours, forward)]) for ours, held in parts.items()}
+    carried = read_hf(state)
+    missed = [name for name in carried.left if not THEIRS_ONLY.fullmatch(name)]
+    if missed:
+        raise KeyError(missed[0])
+    return carried.state
 
 
-Rule = tuple[re.Pattern[str], tuple[str, ...]]
+def read_hf(state: Mapping[str, Tensor]) -> Carried:
+    """Their parameters, as saved or as in memory, under our names, and what has none of ours under its own."""
+    named = {as_saved(name): name for name in state}
+    carried = TABLE.to_ours({saved: state[name] for saved, name in named.items()})
+    return Carried(carried.state, {named[saved]: tensor for saved, tensor in carried.left.items()})
 
 
-def compiled(*, ours_first: bool) -> list[Rule]:
-    """The table as (pattern of a full name, names it stands for); `#` and the last part of a name become groups."""
-    rows: list[tuple[str, tuple[str, ...]]] = [(ours, (theirs,)) for ours, theirs in TENSORS.items()]
-    for ours, theirs in MODULES.items():
-        names = (theirs,) if isinstance(theirs, str) else theirs
-        rows.append((ours + ".@", tuple(name + ".@" for name in names)))
-    if not ours_first:
-        rows = [(name, (ours,)) for ours, names in rows for name in names]
-    rows.sort(key=lambda row: row[0].count("#"))  # a fixed number wins over any number
-    return [(re.compile(pattern(name)), names) for name, names in rows]
+def in_memory(name: str) -> str:
+    """The name that transformers 5 gives in memory to what a network with Swin saves as `name`."""
+    if not name.startswith(BACKBONE):
+        return name
+    rest = name.removeprefix(BACKBONE)
+    for saved, memory in RENAMED.items():
+        if memory not in rest:
+            rest = rest.replace(saved, memory, 1)
+    return BACKBONE + rest
 
 
-def pattern(template: str) -> str:
-    """Regular expression of a template."""
-    return re.escape(template).replace(r"\#", r"(\d+)").replace("@", "(weight|bias)")
-
-
-def translate(name: str, rules: list[Rule]) -> tuple[str, ...]:
-    """The names that `name` stands for on the other side."""
-    for expression, templates in rules:
-        found = expression.fullmatch(name)
-        if found:
-            return tuple(fill(template, found.groups()) for template in templates)
-    raise KeyError(name)
-
-
-def fill(template: str, groups: tuple[str, ...]) -> str:
-    """Put numbers and the last part of the name back into a template."""
-    values = iter(groups)
-    return re.sub("[#@]", lambda _: next(values), template)
+def as_saved(name: str) -> str:
+    """The inverse of `in_memory`; a saved name stays as it is."""
+    if not name.startswith(BACKBONE):
+        return name
+    rest = name.removeprefix(BACKBONE)
+    for saved, memory in RENAMED.items():
+        rest = rest.replace(memory, saved, 1)
+    return BACKBONE + rest
