@@ -79,8 +79,24 @@ def perturbed(truth: np.ndarray, infos: list[Info], is_thing: Sequence[bool], rn
         elif fault == "spill":  # over a part of what nobody labelled
             void = (truth == 0) & (rng.random(truth.shape[1]) < 0.7)
             predicted[void] = segment_id
+    invent(truth, infos, predicted, classes, rng)
     left = set(np.unique(predicted).tolist()) - {0}
     return Scene(truth, infos, predicted, [Info(i, c) for i, c in classes.items() if i in left])
+
+
+def invent(
+    truth: np.ndarray, infos: list[Info], predicted: np.ndarray, classes: dict[int, int], rng: np.random.Generator
+) -> None:
+    """Paints some boxes around void and crowds: alarms that are excused when more than half of them lies there."""
+    crowds = {i.segment_id: i.class_id for i in infos if i.iscrowd}
+    for around in [0] * 4 + list(crowds) * 4:
+        places = np.argwhere(truth == around)
+        if len(places):
+            y, x = places[rng.integers(len(places))]
+            height, width = rng.integers(4, 60, size=2)
+            new = max(classes) + 1
+            classes[new] = crowds[around] if around else int(rng.choice(list(classes.values())))
+            predicted[max(0, y - height // 2) : y + height // 2, max(0, x - width // 2) : x + width // 2] = new
 
 
 FAULTS = (0.45, 0.1, 0.08, 0.12, 0.1, 0.05, 0.1)
