@@ -2,8 +2,8 @@
 
 Truth is every thing segment of the panoptic truth with its own pixels; crowd segments excuse detections as COCO does.
 Masks are kept run-length encoded, a few hundred bytes each. The numbers are COCO's: IoU 0.50 to 0.95 in steps of
-0.05, 101 recall points, the 100 best detections of an image, areas below 32^2, to 96^2 and above; a class counts
-where it occurs in the truth.
+0.05, 101 recall points, the 100 best detections of a class in an image, areas below 32^2, to 96^2 and above; a class
+counts where it occurs in the truth.
 """
 
 from __future__ import annotations
