@@ -112,6 +112,32 @@ def test_wrong_words_are_wrong_requests(words: list[str], capsys: pytest.Capture
     assert err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["help"], "see oneformer --help"),
+        (["--nope"], "there is no option --nope"),
+        (["spec.yaml"], "oneformer train -e spec.yaml"),
+        (["-e", "spec.yaml", "train"], "oneformer train -e spec.yaml"),
+        (["train", "spec.yaml"], "a spec file is given with -e spec.yaml"),
+        (["train", "-e", "nowhere/spec.yaml"], "nowhere/spec.yaml: there is no such file"),
+    ],
+)
+def test_what_a_newcomer_may_type_is_answered_with_what_to_type(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_options_of_an_action_may_stand_before_its_name(
+    action: Any, spec_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    action()
+    assert main(["--json", "train", "-e", spec_file]) == 0
+    assert json.loads(capsys.readouterr().out) == {"PQ": 0.5, "bad": None}
+
+
 def test_a_result_is_a_table_on_stdout(action: Any, spec_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     seen = action()
     assert main(["train", "-e", spec_file, "train.optim.lr=2e-4"]) == 0

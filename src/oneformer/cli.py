@@ -92,6 +92,12 @@ LATER = (
 )
 
 
+_ON_KEYS = """
+
+what a key means and may hold: oneformer explain train.optim.lr
+every key with its default:    oneformer default_specs {name}"""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; `words` are sys.argv's without the program's name."""
     given = list(sys.argv[1:] if words is None else words)
@@ -148,10 +154,15 @@ def _run(words: list[str]) -> int:
     named = next((w for w in words if not w.startswith("-")), None)
     if named is not None and named not in VERBS:
         raise _no_verb(named)
+    if named is not None and "--version" not in words:  # options of an action may stand before its name too
+        place = words.index(named)
+        words = [named, *words[:place], *words[place + 1 :]]
     try:
         asked, more = parser.parse_known_args(words)
     except SystemExit as end:  # argparse has said what is wrong, or printed the help
         return int(end.code or 0)
+    if asked.verb is None and more:
+        raise UserError(f"there is no option {more[0]}", where="oneformer", hint="see oneformer --help")
     if asked.verb is None:
         _print(parser.format_help().rstrip())
         return WRONG_REQUEST
@@ -233,6 +244,11 @@ def _explain(asked: argparse.Namespace) -> int:
 def _no_verb(word: str) -> UserError:
     if word in LATER:
         return UserError(f"this version has no command {word}", where="oneformer", hint=f"it has {', '.join(VERBS)}")
+    if word == "help":
+        return UserError("there is no command help", where="oneformer", hint="see oneformer --help")
+    if word.endswith((".yaml", ".yml")):
+        what = f"{word} is a spec, and what to do with it is not said"
+        return UserError(what, where="oneformer", hint=f"for example: oneformer train -e {word}")
     near = get_close_matches(word, [*VERBS, *LATER], n=1)
     meant = f"did you mean {near[0]}?" + (" This version does not have it." if near[0] in LATER else "") if near else ""
     return UserError(f"there is no command {word}", where="oneformer", hint=meant or f"there are {', '.join(VERBS)}")
@@ -240,20 +256,23 @@ def _no_verb(word: str) -> UserError:
 
 def _parser() -> argparse.ArgumentParser:
     rows = "\n".join(f"  {verb.example}" for verb in VERBS.values())
+    wide = max(map(len, VERBS))
+    # A table of our own: argparse's breaks the line after the longest name.
+    actions = "\n".join(f"    {name:<{wide}}  {verb.help}" for name, verb in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="oneformer",
-        description="One model for semantic, instance and panoptic segmentation.",
-        epilog=f"examples:\n{rows}",
+        usage="oneformer ACTION [-e SPEC] [section.key=value ...]",
+        description=f"One model for semantic, instance and panoptic segmentation.\n\nactions:\n{actions}",
+        epilog=f"examples:\n{rows}\n\nhelp on one action: oneformer train --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"oneformer {__version__}")
-    commands = parser.add_subparsers(dest="verb", metavar="ACTION", title="actions")
+    commands = parser.add_subparsers(dest="verb", prog="oneformer", help=argparse.SUPPRESS)
     for name, verb in VERBS.items():
         one = commands.add_parser(
             name,
-            help=verb.help,
             description=verb.help[:1].upper() + verb.help[1:] + ".",
-            epilog=f"example:\n  {verb.example}",
+            epilog=f"example:\n  {verb.example}" + (_ON_KEYS.format(name=name) if verb.takes_spec else ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name != "completion":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oneformer.data.files import examples
 from oneformer.data.task import allowed_tasks
 from oneformer.errors import CheckpointError, SpecError
+from oneformer.model.weights.load import beside
 from oneformer.predict.predictor import checked_kind
 from oneformer.predict.ranks import devices_of
 from oneformer.segments.types import TASKS
@@ -36,7 +36,7 @@ def check_request(section: EvaluateSpec | InferenceSpec, *, key: str) -> Path:
         )
     path = checked_kind(section.checkpoint)
     if not path.is_file():
-        raise CheckpointError("the weight file does not exist", where=str(path), hint=_beside(path))
+        raise CheckpointError("the weight file does not exist", where=str(path), hint=beside(path.parent))
     return path
 
 
@@ -79,10 +79,3 @@ def same_classes(stored: LabelMap, given: LabelMap, *, where: str) -> None:
 
 def _told(labels: LabelMap, class_id: int) -> str:
     return f"{labels.names[class_id]!r} ({'thing' if labels.is_thing[class_id] else 'stuff'})"
-
-
-def _beside(path: Path) -> str:
-    folder = path.parent
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return f"{folder} holds {examples(sorted(p.name for p in folder.iterdir()) if folder.is_dir() else [])}"

@@ -30,7 +30,9 @@ def _read(word: str) -> tuple[str, Node]:
     key, equals, text = word.partition("=")
     key = key.strip()
     if not equals:
-        raise SpecError(f"{word!r} is no override", where=SOURCE, hint="overrides look like train.optim.lr=1e-4")
+        is_file = word.endswith((".yaml", ".yml"))
+        hint = f"a spec file is given with -e {word}" if is_file else "overrides look like train.optim.lr=1e-4"
+        raise SpecError(f"{word!r} is no override", where=SOURCE, hint=hint)
     if key[:1] in ("+", "~", "-"):
         raise SpecError(
             f"{word!r} starts with a sign that has no meaning here",
