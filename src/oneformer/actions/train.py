@@ -111,7 +111,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
     resume = claim_folder(path, spec.train) if first else _given(spec.train)
     folder = RunFolder(spec.results_dir, "train", section_dir=spec.train.results_dir)
     with StatusLog(folder.status, "train", enabled=first) as status:
-        data = _checked(spec, thorough=first)
+        data = _checked(spec, thorough=first, fresh=resume is None)
         if first:
             folder.write_experiment(to_dict(spec), seed=spec.train.seed)
         with _other_ranks(spec, resume) as meet:
@@ -120,11 +120,12 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
     return Trained(fitted, folder.path, things)
 
 
-def _checked(spec: ExperimentSpec, *, thorough: bool) -> _Data:
-    """Classes and records; every fault of data and devices that shows before computing is raised at once."""
+def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
+    """Classes and records; every fault of data, devices and weights that shows before computing is raised at once."""
     from oneformer.data.check import check_pixels
     from oneformer.data.formats import read_records
     from oneformer.data.labels import check_num_classes, read_labels
+    from oneformer.model.weights.backbone import locate
     from oneformer.model.weights.load import check_file
     from oneformer.train.devices import choose_devices
     from oneformer.train.precision import lightning_precision
@@ -133,8 +134,10 @@ def _checked(spec: ExperimentSpec, *, thorough: bool) -> _Data:
     devices = _tried(errors, lambda: choose_devices(spec.train))
     if devices:
         _tried(errors, lambda: lightning_precision(spec.train.precision, devices.device))
-    for path in filter(None, (spec.train.pretrained_model, spec.train.pretrained_backbone)):
-        _tried(errors, partial(check_file, Path(path)))
+    if fresh and spec.train.pretrained_model:
+        _tried(errors, partial(check_file, Path(spec.train.pretrained_model)))
+    if fresh and spec.train.pretrained_backbone:
+        _tried(errors, partial(locate, spec.train.pretrained_backbone))
     splits = [s for s in ("train", "val") if s == "train" or getattr(spec.dataset, s).annotations]
     labels = _tried(errors, lambda: read_labels(spec.dataset, splits=splits))
     records: dict[str, list[Record]] = {"train": [], "val": []}
@@ -175,7 +178,7 @@ def _fit(spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, stat
     model = build_model(spec.model)
     criterion = Criterion(spec.model)
     if start.resume is None:
-        _load_pretrained(spec.train, model)
+        _load_pretrained(spec, model)
     job = Job(
         train=spec.train,
         dataset=spec.dataset,
@@ -189,14 +192,17 @@ def _fit(spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, stat
     return fit(job, model, criterion, status=status, resume=start.resume, meet=start.meet)
 
 
-def _load_pretrained(train: TrainSpec, model: Any) -> None:
+def _load_pretrained(spec: ExperimentSpec, model: Any) -> None:
     """Weights to start from, and a report of what fitted."""
-    from oneformer.model.weights.load import load_backbone, load_pretrained
+    from oneformer.model.weights.backbone import load_backbone
+    from oneformer.model.weights.load import load_pretrained
+    from oneformer.model.weights.pixels import chosen
 
-    for key, load in (("pretrained_model", load_pretrained), ("pretrained_backbone", load_backbone)):
-        path = getattr(train, key)
-        if path:
-            log.info("train.%s=%s: %s", key, path, load(model, path).table())
+    if path := spec.train.pretrained_model:
+        log.info("train.pretrained_model=%s: %s", path, load_pretrained(model, path).table())
+    if path := spec.train.pretrained_backbone:
+        pixels = chosen(spec.dataset.pixel_mean, spec.dataset.pixel_std)
+        log.info("train.pretrained_backbone=%s: %s", path, load_backbone(model, path, pixels=pixels).table())
 
 
 def _other_ranks(spec: ExperimentSpec, resume: Path | None) -> AbstractContextManager[Callable[[], None]]:

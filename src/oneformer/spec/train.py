@@ -151,7 +151,9 @@ class TrainSpec:
     pretrained_model: Annotated[str, Tao()] = ""
     """Weights of a whole model to start from; parts that do not fit are named and start afresh."""
     pretrained_backbone: Annotated[str, Tao()] = ""
-    """Weights of the backbone alone to start from."""
+    """Weights of the backbone alone to start from: a file, a folder (Hugging Face, or a Keras ResNet), or an address as
+    `https://host/file.pth#sha256=<digits>`, which is fetched once and kept in the user's cache. Whose names they have
+    and which pixel values they were made for is found out; position tables of another size are interpolated."""
     clip_grad_norm: Annotated[float | None, Ge(0), Tao("clip gradient norm", math_cond="> 0.0")] = None
     """A second limit on the gradient norm; the smaller of this and `clip_gradients` acts. null or 0 sets none."""
     clip_grad_norm_type: Annotated[float, Gt(0), Infinite(), Tao()] = 2.0

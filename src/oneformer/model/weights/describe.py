@@ -8,23 +8,64 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from oneformer.model.backbones.swin import SIZES
+from oneformer.model.weights.families import LAYOUTS
+from oneformer.model.weights.rename import renamed
 
 # (what a name contains, whose layout that is)
-LAYOUTS = (
+LAYOUTS_OF_MODELS = (
     ("pixel_level_module.", "a OneFormer or Mask2Former in Hugging Face's layout"),
     ("sem_seg_head.", "a OneFormer or Mask2Former in detectron2's layout"),
-    ("levels.0.blocks.0.attn.rpb", "a DiNAT backbone"),
 )
+OUTER = {"module", "model", "backbone", "encoder"}
+Depths = tuple[int, ...]
+# Channels of the first stage and depths of the released sizes: arXiv:2201.03545 section 3, arXiv:2209.15001 table 1.
+CONVNEXT: dict[tuple[int, Depths], str] = {
+    (96, (3, 3, 9, 3)): "ConvNeXt-T",
+    (96, (3, 3, 27, 3)): "ConvNeXt-S",
+    (128, (3, 3, 27, 3)): "ConvNeXt-B",
+    (192, (3, 3, 27, 3)): "ConvNeXt-L",
+    (256, (3, 3, 27, 3)): "ConvNeXt-XL",
+}
+DINAT: dict[tuple[int, Depths], str] = {
+    (64, (3, 4, 6, 5)): "DiNAT-Mini",
+    (64, (3, 4, 18, 5)): "DiNAT-T",
+    (96, (3, 4, 18, 5)): "DiNAT-S",
+    (128, (3, 4, 18, 5)): "DiNAT-B",
+    (192, (3, 4, 18, 5)): "DiNAT-L",
+}
+VIT: dict[tuple[int, int], str] = {  # width and blocks: arXiv:2010.11929 table 1, arXiv:2304.07193 table 17
+    (192, 12): "ViT-T",
+    (384, 12): "ViT-S",
+    (768, 12): "ViT-B",
+    (1024, 24): "ViT-L",
+    (1280, 32): "ViT-H",
+    (1536, 40): "ViT-g",
+}
+# Blocks and channels of the last one, of TensorFlow's release.
+LITE: dict[tuple[int, int], str] = {(16, 320): "0", (21, 320): "1", (21, 352): "2", (24, 384): "3", (30, 448): "4"}
 
 
 def describe(state: Mapping[str, Tensor]) -> str:
     """Such as "Swin-T (embed_dim 96, depths 2-2-6-2, window 7)"; never empty."""
     if not state:
         return "no tensor with a name of ours"
-    for part, words in LAYOUTS:
+    for part, words in LAYOUTS_OF_MODELS:
         if any(part in name for name in state):
             return words
-    return swin(state) or resnet(state) or f"{len(state)} tensors such as {', '.join(list(state)[:3])}"
+    for pieces in LAYOUTS.values():
+        ours = renamed(bare(state), pieces)
+        words = swin(ours) or resnet(ours) or convnext(ours) or dinat(ours) or vit(ours) or efficientnet(ours)
+        if words:
+            return words
+    return f"{len(state)} tensors such as {', '.join(list(state)[:3])}"
+
+
+def bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what stands before all names, such as `model.backbone.`."""
+    named = dict(state)
+    while (outer := {name.split(".", 1)[0] for name in named}) <= OUTER and len(outer) == 1:
+        named = {name.split(".", 1)[-1]: tensor for name, tensor in named.items()}
+    return named
 
 
 def swin(state: Mapping[str, Tensor]) -> str:
@@ -37,7 +78,7 @@ def swin(state: Mapping[str, Tensor]) -> str:
     window = (round(table.shape[0] ** 0.5) + 1) // 2
     depths = tuple(count(state, rf"(?<!decoder\.)layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
     name = next((n for n, (d, ds, _, _) in SIZES.items() if (d, ds) == (dim, depths)), "a Swin transformer")
-    return f"{name} (embed_dim {dim}, depths {'-'.join(map(str, depths))}, window {window})"
+    return f"{name} (embed_dim {dim}, depths {dashed(depths)}, window {window})"
 
 
 def resnet(state: Mapping[str, Tensor]) -> str:
@@ -46,6 +87,54 @@ def resnet(state: Mapping[str, Tensor]) -> str:
         return ""
     blocks = sum(count(state, rf"layer{i}\.(\d+)\.") for i in range(1, 5))
     return f"ResNet-{3 * blocks + 2}"
+
+
+def convnext(state: Mapping[str, Tensor]) -> str:
+    """The sizes of a ConvNeXt; empty when it is none."""
+    stem = first(state, "downsample_layers.0.0.weight")
+    if stem is None:
+        return ""
+    depths = tuple(count(state, rf"(?<![^.])stages\.{i}\.(\d+)\.") for i in range(4))
+    name = CONVNEXT.get((stem.shape[0], depths), "a ConvNeXt")
+    return f"{name} (first stage {stem.shape[0]}, depths {dashed(depths)})"
+
+
+def dinat(state: Mapping[str, Tensor]) -> str:
+    """The sizes of a (dilated) neighbourhood attention transformer; empty when it is none."""
+    table = first(state, "levels.0.blocks.0.attn.rpb")
+    norm = first(state, "levels.0.blocks.0.norm1.weight")
+    if table is None or norm is None:
+        return ""
+    dim, depths = norm.shape[0], tuple(count(state, rf"levels\.{i}\.blocks\.(\d+)\.") for i in range(4))
+    name = DINAT.get((dim, depths), "a DiNAT")
+    return f"{name} (embed_dim {dim}, depths {dashed(depths)}, kernel {(table.shape[-1] + 1) // 2})"
+
+
+def vit(state: Mapping[str, Tensor]) -> str:
+    """The sizes of a vision transformer; empty when it is none."""
+    patches = first(state, "patch_embed.proj.weight")
+    if patches is None or first(state, "blocks.0.attn.qkv.weight") is None or first(state, "cls_token") is None:
+        return ""
+    dim, depth = patches.shape[0], count(state, r"(?<![^.])blocks\.(\d+)\.")
+    registers = first(state, "register_tokens" if first(state, "register_tokens") is not None else "reg_token")
+    more = f", {registers.shape[1]} registers" if registers is not None else ""
+    name = VIT.get((dim, depth), "a vision transformer")
+    return f"{name} (width {dim}, {depth} blocks, patch {patches.shape[-1]}{more})"
+
+
+def efficientnet(state: Mapping[str, Tensor]) -> str:
+    """Which EfficientNet-lite; empty when it is none."""
+    if first(state, "_conv_stem.weight") is None:
+        return ""
+    depth = count(state, r"_blocks\.(\d+)\.")
+    last = first(state, f"_blocks.{depth - 1}._project_conv.weight")
+    size = LITE.get((depth, last.shape[0] if last is not None else 0))
+    return f"EfficientNet-lite{size}" if size else f"an EfficientNet of {depth} blocks"
+
+
+def dashed(depths: Depths) -> str:
+    """Such as 2-2-6-2."""
+    return "-".join(map(str, depths))
 
 
 def first(state: Mapping[str, Tensor], ending: str) -> Tensor | None:

@@ -34,11 +34,16 @@ class LoadReport:
     """In the file, not in the network."""
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     """In both with different shapes: name, shape in the file, shape in the network. These keep their initial values."""
+    reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+    """Loaded after a change of shape, such as a position table drawn over another window; also among `matched`."""
+    notes: tuple[str, ...] = ()
+    """What else became of the file, a sentence each."""
 
     def summary(self) -> str:
         """One line."""
         text = f"{len(self.matched)} tensors loaded"
         for count, what in (
+            (len(self.reshaped), "of them reshaped"),
             (len(self.mismatched), "of another shape"),
             (len(self.missing), "not in the file"),
             (len(self.unexpected), "in the file only"),
@@ -48,7 +53,8 @@ class LoadReport:
 
     def table(self) -> str:
         """The summary, and the names of what did not fit, some of each kind."""
-        lines = [self.summary()]
+        lines = [self.summary(), *(f"  {note}" for note in self.notes)]
+        lines += listed("reshaped", [f"{n}  {f} -> {m}" for n, f, m in self.reshaped])
         lines += listed("another shape, left as initialised", [f"{n}  {f} -> {m}" for n, f, m in self.mismatched])
         lines += listed("not in the file, left as initialised", list(self.missing))
         lines += listed("in the file only, not used", list(self.unexpected))
@@ -145,29 +151,6 @@ def unwrap(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def load_backbone(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> LoadReport:
-    """Put pretrained weights into `model.backbone`.
-
-    Official Swin releases and torchvision's ResNets fit by name; so do backbones within larger models. Classifier heads
-    and buffers that are computed here are ignored, and the LayerNorms of the four maps are new in any case.
-
-    Args:
-        model: a OneFormer.
-        weights: a file, or what `read_state_dict` read.
-
-    Raises:
-        CheckpointError: the file cannot be read, or nothing in it fits.
-    """
-    state, where = resolved(weights)
-    backbone = model.get_submodule("backbone")
-    own = backbone.state_dict()
-    state = {name: value for name, value in strip_prefix(state, own).items() if not name.startswith(CLASSIFIER)}
-    report = put(backbone, state)
-    if not report.matched:
-        raise nothing_fits("backbone", where=where, state=state, own=own)
-    return report
 
 
 def load_pretrained(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> LoadReport:

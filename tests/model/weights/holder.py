@@ -1,0 +1,61 @@
+"""A backbone's section of the spec -> a module that holds the backbone as a OneFormer does, with thoroughly random weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from oneformer.model.backbones import build_backbone
+from oneformer.spec.backbone import BackboneSpec
+
+
+class Holder(nn.Module):
+    """What `load_backbone` needs of a OneFormer."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.backbone = build_backbone(spec)
+        self.eval()
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """res2..res5."""
+        with torch.no_grad():
+            return list(self.backbone(images).values())
+
+
+def swin_spec(*, window: int = 2, depths: tuple[int, ...] = (2, 2, 1, 1), dim: int = 8) -> BackboneSpec:
+    """A Swin transformer of a few thousand parameters."""
+    spec = BackboneSpec()
+    spec.swin.embed_dim, spec.swin.depths, spec.swin.num_heads = dim, list(depths), [1, 2, 4, 8]
+    spec.swin.window_size, spec.swin.drop_path_rate, spec.swin.pretrain_img_size = window, 0.0, 64
+    return spec
+
+
+def resnet_spec(*, stride_in_1x1: bool = False) -> BackboneSpec:
+    """ResNet-50."""
+    spec = BackboneSpec()
+    spec.name, spec.resnet.stride_in_1x1 = "resnet50", stride_in_1x1
+    return spec
+
+
+def shuffle(model: nn.Module, seed: int = 0) -> nn.Module:
+    """New values for everything: what starts as zero or one would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var"):
+            tensor.copy_(1 + 0.5 * noise.abs())
+        elif tensor.ndim > 1 and "table" not in name and "pos" not in name:
+            tensor.copy_(noise / tensor[0].numel() ** 0.5)
+        elif name.endswith("weight") or "scale" in name or "lambda" in name:
+            tensor.copy_(1 + 0.2 * noise)
+        else:
+            tensor.copy_(0.2 * noise)
+    return model.eval()
+
+
+def error(got: Tensor, want: Tensor) -> float:
+    """Largest difference, as a share of the largest value."""
+    return ((got - want).abs().max() / want.abs().max()).item()
