@@ -332,7 +332,6 @@ def _trainer(job: Job, parts: _Parts, callbacks: list[pl.Callback], *, plugins: 
     train = job.train
     within = train.val_check_interval < 1.0
     dry = train.is_dry_run
-    batch_norm = job.model_spec.backbone.name == "resnet50" and job.model_spec.backbone.resnet.norm == "batch"
     several_gpus = parts.devices.accelerator == "gpu" and parts.devices.world_size > 1
     return pl.Trainer(
         **parts.devices.trainer_arguments(unused=unused),
@@ -343,7 +342,7 @@ def _trainer(job: Job, parts: _Parts, callbacks: list[pl.Callback], *, plugins: 
         check_val_every_n_epoch=1 if within or dry else train.validation_interval,
         val_check_interval=train.val_check_interval if within and not dry else 1.0,
         accumulate_grad_batches=train.accumulate_grad_batches,
-        sync_batchnorm=batch_norm and several_gpus,
+        sync_batchnorm=several_gpus,  # changes nothing in a network without batch normalisation
         callbacks=callbacks,
         plugins=plugins,
         logger=False,
