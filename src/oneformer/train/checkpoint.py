@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from oneformer.errors import CheckpointError, WorkError
+from oneformer.model.weights.load import read_torch
 from oneformer.runs.atomic import write_atomic
 
 log = logging.getLogger(__name__)
@@ -119,12 +120,7 @@ def read_training_state(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", where=str(path), hint=_beside(path))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its zip and pickle readers meet
-        raise CheckpointError(
-            f"the checkpoint cannot be read: {_first_line(error)}", where=str(path), hint="is the file complete?"
-        ) from error
+    content = read_torch(path)
     needed = ("oneformer", "state_dict", "optimizer_states", "lr_schedulers", "loops")
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
     if missing or "training" not in content["oneformer"]:
