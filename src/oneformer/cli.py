@@ -7,89 +7,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from oneformer import __version__
+from oneformer.actions.verbs import LATER, VERBS, Verb
 from oneformer.errors import UserError
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """One command: where its work is done and how it is told."""
-
-    module: str
-    """Module with `run`; empty for commands that this file answers itself."""
-    help: str
-    example: str
-    takes_spec: bool = True
-    """It runs on a spec: `-e`, overrides, `--dry-run`."""
-    takes_words: bool = True
-    """It takes any number of words beside its options."""
-
-
-VERBS = {
-    "train": Verb(
-        "oneformer.actions.train",
-        "train a model",
-        "oneformer train -e spec.yaml train.num_epochs=10 train.optim.lr=2e-4",
-    ),
-    "evaluate": Verb(
-        "oneformer.actions.evaluate",
-        "score a weight file on all three tasks",
-        "oneformer evaluate -e spec.yaml evaluate.checkpoint=results/train/oneformer_model_best.pth",
-    ),
-    "inference": Verb(
-        "oneformer.actions.inference",
-        "predict on a folder of images",
-        "oneformer inference -e spec.yaml inference.checkpoint=best.pth inference.images_dir=photos inference.mode=all",
-    ),
-    "default_specs": Verb(
-        "oneformer.actions.default_specs",
-        "write a spec with every key, its default and its meaning",
-        "oneformer default_specs train results_dir=specs",
-        takes_spec=False,
-    ),
-    "doctor": Verb(
-        "oneformer.actions.doctor",
-        "show versions, devices, memory and optional packages",
-        "oneformer doctor",
-        takes_spec=False,
-        takes_words=False,
-    ),
-    "explain": Verb(
-        "", "tell what a key of the spec means", "oneformer explain train.optim.lr", takes_spec=False, takes_words=False
-    ),
-    "completion": Verb(
-        "",
-        "print the completion script of a shell",
-        "oneformer completion bash > ~/.oneformer-completion",
-        takes_spec=False,
-        takes_words=False,
-    ),
-}
-# Verbs of the whole product that this version does not have: typing one is answered, listing them would promise.
-LATER = (
-    "export",
-    "quantize",
-    "gen_trt_engine",
-    "automl",
-    "dataset",
-    "checkpoint",
-    "jobs",
-    "skill",
-    "serve",
-    "benchmark",
-)
 
 
 _ON_KEYS = """
@@ -152,19 +83,19 @@ def _print(text: str) -> None:
 def _run(words: list[str]) -> int:
     parser = _parser()
     named = next((w for w in words if not w.startswith("-")), None)
-    if named is not None and named not in VERBS:
+    if named is not None and named not in {verb.partition(" ")[0] for verb in VERBS}:
         raise _no_verb(named)
     if named is not None and "--version" not in words:  # options of an action may stand before its name too
-        place = words.index(named)
-        words = [named, *words[:place], *words[place + 1 :]]
+        words.remove(named)
+        words = [named if named in VERBS else _in_group(named, words), *words]
     try:
         asked, more = parser.parse_known_args(words)
     except SystemExit as end:  # argparse has said what is wrong, or printed the help
         return int(end.code or 0)
     if asked.verb is None and more:
         raise UserError(f"there is no option {more[0]}", where="oneformer", hint="see oneformer --help")
-    if asked.verb is None:
-        _print(parser.format_help().rstrip())
+    if asked.verb not in VERBS:  # none, or a group without one of its commands
+        _run([*filter(None, [asked.verb]), "--help"])
         return WRONG_REQUEST
     # Overrides may stand before, between and behind the options; argparse hands back those behind.
     asked.words = [*asked.words, *more]
@@ -179,11 +110,28 @@ def _run(words: list[str]) -> int:
     if asked.verb == "completion":
         _print(_completion(asked.shell))
         return DONE
-    return _act(asked) if VERBS[asked.verb].takes_spec else _show(_module(asked.verb).run(asked.words), asked)
+    if VERBS[asked.verb].takes_spec:
+        return _act(asked)
+    values = {argument.key: getattr(asked, argument.key) for argument in VERBS[asked.verb].arguments}
+    return _show(_function(asked.verb)(**values), asked)
 
 
-def _module(verb: str) -> Any:
-    return import_module(VERBS[verb].module)
+def _function(verb: str) -> Any:
+    return getattr(import_module(VERBS[verb].module), verb.partition(" ")[2] or "run")
+
+
+def _in_group(group: str, words: list[str]) -> str:
+    """The whole name of a command of a group, its second word taken out of `words`; without one the group's."""
+    members = [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{group} ")]
+    word = next((w for w in words if not w.startswith("-")), None)
+    if word is None:
+        return group
+    if word not in members:
+        near = get_close_matches(word, members, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(members)}"
+        raise UserError(f"there is no command {group} {word}", where="oneformer", hint=hint)
+    words.remove(word)
+    return f"{group} {word}"
 
 
 def _act(asked: argparse.Namespace) -> int:
@@ -198,7 +146,7 @@ def _act(asked: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         _say(f"warning: {warning}")
     set_up_logging(verbose=loaded.spec.train.verbose)
-    result = _module(verb).run(loaded.spec, dry_run=asked.dry_run)
+    result = _function(verb)(loaded.spec, dry_run=asked.dry_run)
     return _show_plan(loaded.spec, result, asked) if asked.dry_run else _show(result, asked)
 
 
@@ -256,9 +204,7 @@ def _no_verb(word: str) -> UserError:
 
 def _parser() -> argparse.ArgumentParser:
     rows = "\n".join(f"  {verb.example}" for verb in VERBS.values())
-    wide = max(map(len, VERBS))
-    # A table of our own: argparse's breaks the line after the longest name.
-    actions = "\n".join(f"    {name:<{wide}}  {verb.help}" for name, verb in VERBS.items())
+    actions = _table(VERBS)
     parser = argparse.ArgumentParser(
         prog="oneformer",
         usage="oneformer ACTION [-e SPEC] [section.key=value ...]",
@@ -268,6 +214,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"oneformer {__version__}")
     commands = parser.add_subparsers(dest="verb", prog="oneformer", help=argparse.SUPPRESS)
+    for group, members in _groups().items():
+        commands.add_parser(
+            group,
+            usage=f"oneformer {group} COMMAND ...",
+            description=f"commands:\n{_table(members)}\n\nhelp on one of them: oneformer {next(iter(members))} --help",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
     for name, verb in VERBS.items():
         one = commands.add_parser(
             name,
@@ -278,34 +231,56 @@ def _parser() -> argparse.ArgumentParser:
         if name != "completion":
             one.add_argument("--json", action="store_true", help="print the result as JSON")
         one.add_argument("--traceback", action="store_true", help="show where a fault of the program happened")
-        _arguments(one, name, verb)
+        _arguments(one, verb)
     return parser
 
 
-def _arguments(one: argparse.ArgumentParser, name: str, verb: Verb) -> None:
+def _table(verbs: Mapping[str, Verb]) -> str:
+    """Names and what they do; argparse's own table would break the line after the longest name."""
+    wide = max(map(len, verbs))
+    return "\n".join(f"    {name:<{wide}}  {verb.help}" for name, verb in verbs.items())
+
+
+def _groups() -> dict[str, dict[str, Verb]]:
+    """First word -> the commands of that group by their whole names."""
+    groups: dict[str, dict[str, Verb]] = {}
+    for name, verb in VERBS.items():
+        if " " in name:
+            groups.setdefault(name.partition(" ")[0], {})[name] = verb
+    return groups
+
+
+def _arguments(one: argparse.ArgumentParser, verb: Verb) -> None:
     if verb.takes_spec:
         one.add_argument("-e", "--experiment_spec", dest="spec", metavar="SPEC", help="YAML file")
         one.add_argument("--dry-run", action="store_true", help="print the resolved spec and the files, then stop")
         one.add_argument("words", nargs="*", metavar="section.key=value", help="laid over the file; the last wins")
-    elif name == "explain":
-        one.add_argument("key", help="dotted key or section, such as train.optim.lr")
-    elif name == "completion":
-        one.add_argument("shell", choices=["bash", "zsh"])
-    elif name == "default_specs":
-        one.add_argument(
-            "words", nargs="*", metavar="ACTION|results_dir=DIR", help="sections of one action; target folder"
-        )
-    if not verb.takes_words:
+    for argument in verb.arguments:
+        more: dict[str, Any] = {"help": argument.help}
+        if argument.name.startswith("-") and not argument.metavar and not argument.choices:
+            more["action"] = "store_true"
+        else:
+            more |= {"metavar": argument.metavar or None, "choices": argument.choices or None}
+        if argument.many:
+            more["nargs"] = "*"
+        one.add_argument(*argument.name.split("/"), **more)
+    if not verb.takes_spec and all(argument.key != "words" for argument in verb.arguments):
         one.set_defaults(words=[])
 
 
 def _completion(shell: str) -> str:
     """A static script: verbs first, then options, then file names."""
-    verbs = " ".join(VERBS)
+    first = " ".join(dict.fromkeys(verb.partition(" ")[0] for verb in VERBS))
+    members = "\n".join(
+        f"""    elif [ "$COMP_CWORD" -eq 2 ] && [ "${{COMP_WORDS[1]}}" = {group} ]; then
+        COMPREPLY=($(compgen -W "{words} --help" -- "$word"))"""
+        for group, words in ((g, " ".join(name.partition(" ")[2] for name in verbs)) for g, verbs in _groups().items())
+    )
     body = f"""_oneformer() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}"
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "{verbs} --help --version" -- "$word"))
+        COMPREPLY=($(compgen -W "{first} --help --version" -- "$word"))
+{members}
     elif [[ "$word" == -* ]]; then
         COMPREPLY=($(compgen -W "-e --dry-run --json --traceback --help" -- "$word"))
     else

@@ -1,0 +1,126 @@
+"""What a user can type -> where its work is done, what it takes, and how it is told: one row for each command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a command that does not run on a spec; its function gets it by name."""
+
+    name: str
+    """A word's name, or an option with its dashes; of several spellings, between slashes, the last gives the key."""
+    help: str
+    metavar: str = ""
+    """What the help calls its value; empty for an option that takes none."""
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    """Any number of words."""
+
+    @property
+    def key(self) -> str:
+        """The name that the function knows it by."""
+        return self.name.rpartition("/")[2].lstrip("-").replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One command: where its work is done and how it is told."""
+
+    module: str
+    """Module with `run`, or with a function named like the second word; empty for what this file answers itself."""
+    help: str
+    example: str
+    takes_spec: bool = True
+    """It runs on a spec: `-e`, overrides, `--dry-run`."""
+    takes_words: bool = True
+    """It takes any number of words beside its options."""
+    arguments: tuple[Argument, ...] = ()
+
+
+# A name of two words is a command of a group: `oneformer checkpoint inspect`.
+VERBS = {
+    "train": Verb(
+        "oneformer.actions.train",
+        "train a model",
+        "oneformer train -e spec.yaml train.num_epochs=10 train.optim.lr=2e-4",
+    ),
+    "evaluate": Verb(
+        "oneformer.actions.evaluate",
+        "score a weight file on all three tasks",
+        "oneformer evaluate -e spec.yaml evaluate.checkpoint=results/train/oneformer_model_best.pth",
+    ),
+    "inference": Verb(
+        "oneformer.actions.inference",
+        "predict on a folder of images",
+        "oneformer inference -e spec.yaml inference.checkpoint=best.pth inference.images_dir=photos inference.mode=all",
+    ),
+    "default_specs": Verb(
+        "oneformer.actions.default_specs",
+        "write a spec with every key, its default and its meaning",
+        "oneformer default_specs train results_dir=specs",
+        takes_spec=False,
+        arguments=(
+            Argument("words", "sections of one action; target folder", metavar="ACTION|results_dir=DIR", many=True),
+        ),
+    ),
+    "checkpoint inspect": Verb(
+        "oneformer.actions.checkpoint",
+        "tell what a weight file or Hugging Face folder holds",
+        "oneformer checkpoint inspect results/train/oneformer_model_best.pth",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(Argument("file", "weight file or folder of any kind; no code in it is run", metavar="FILE"),),
+    ),
+    "checkpoint convert": Verb(
+        "oneformer.actions.checkpoint",
+        "turn weights of one kind into another, with a report of what fitted",
+        "oneformer checkpoint convert oneformer_coco_swin_large model.pth",
+        takes_spec=False,
+        arguments=(
+            Argument("source", "weight file, or Hugging Face folder", metavar="SOURCE"),
+            Argument("target", ".pth for ours, .pkl for SHI-Labs, a folder for Hugging Face", metavar="TARGET"),
+            Argument("--to", "kind of the target where its ending does not tell", choices=("ours", "hf", "shi")),
+            Argument("--label-map", "classes of the target: a JSON list of {id, name, isthing}", metavar="FILE"),
+            Argument("-e/--experiment_spec", "spec with what the source does not say", metavar="SPEC"),
+            Argument("--overwrite", "replace what stands in the place of the target"),
+            Argument("words", "laid over the spec; the last wins", metavar="section.key=value", many=True),
+        ),
+    ),
+    "doctor": Verb(
+        "oneformer.actions.doctor",
+        "show versions, devices, memory and optional packages",
+        "oneformer doctor",
+        takes_spec=False,
+        takes_words=False,
+    ),
+    "explain": Verb(
+        "",
+        "tell what a key of the spec means",
+        "oneformer explain train.optim.lr",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(Argument("key", "dotted key or section, such as train.optim.lr", metavar="KEY"),),
+    ),
+    "completion": Verb(
+        "",
+        "print the completion script of a shell",
+        "oneformer completion bash > ~/.oneformer-completion",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(Argument("shell", "the shell", choices=("bash", "zsh")),),
+    ),
+}
+# Verbs of the whole product that this version does not have: typing one is answered, listing them would promise.
+LATER = (
+    "export",
+    "quantize",
+    "gen_trt_engine",
+    "automl",
+    "dataset",
+    "jobs",
+    "skill",
+    "serve",
+    "benchmark",
+)
