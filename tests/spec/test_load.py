@@ -64,7 +64,8 @@ def test_every_packaged_preset_loads_without_a_warning(name: str) -> None:
 
 
 def test_the_presets_are_those_of_the_plan() -> None:
-    assert preset_names() == ["nano", "r50", "swin_b", "swin_l", "swin_s", "swin_t"]
+    backbones = ["convnext_l", "convnext_xl", "dinat_l", "r50", "swin_b", "swin_l", "swin_s", "swin_t"]
+    assert preset_names() == sorted(["nano", *backbones])
 
 
 def test_a_preset_that_does_not_exist_names_those_that_do(tmp_path: Path) -> None:
@@ -218,6 +219,10 @@ def test_a_quoted_number_says_to_take_the_quotes_away(tmp_path: Path) -> None:
 
 def test_a_mistyped_choice_names_the_nearest(tmp_path: Path) -> None:
     assert fault_of(tmp_path, "inference: {mode: panoptics}\n").hint == "did you mean panoptic?"
+
+
+def test_a_word_where_a_list_belongs_is_shown_as_a_list(tmp_path: Path) -> None:
+    assert fault_of(tmp_path, "train: {freeze: backbone}\n").hint == "write [backbone]"
 
 
 @pytest.mark.parametrize(

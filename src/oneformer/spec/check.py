@@ -179,6 +179,8 @@ def _hint(node: Node, annotation: Any) -> str:
         names = {str(c).lower(): str(c) for c in get_args(kind)}
         near = get_close_matches(node.value.lower(), names, n=1)
         return f"did you mean {names[near[0]]}?" if near else ""
+    if get_origin(kind) is list and isinstance(node.value, str) and node.value:
+        return f"write [{node.text}]"
     return ""
 
 
