@@ -1,92 +1,191 @@
-"""Every backbone keeps the same promises; Swin and ResNet keep their own beside."""
+"""Every backbone keeps the same promises; Swin, ResNet and ConvNeXt keep their own beside."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from model.specs import tiny_spec
+from model.specs import NAMES, section_of, tiny_spec
 from oneformer.errors import SpecError
-from oneformer.model.backbones import BACKBONES, build_backbone
+from oneformer.model.backbones import build_backbone
 from oneformer.model.backbones.common import MAPS
 from oneformer.model.backbones.resnet import FrozenBatchNorm
 from oneformer.model.backbones.swin import Swin, WindowAttention
 from oneformer.model.backbones.windows import relative_index, windows
-from oneformer.spec.backbone import BackboneSpec
+from oneformer.spec.backbone import SECTIONS, BackboneSpec
+from oneformer.spec.tree import leaves
+from oneformer.spec.unread import reason
 
 CPU = torch.device("cpu")
 
 
-def spec_of(name: str) -> BackboneSpec:
-    return tiny_spec(name).backbone
+# Beginnings of the names of the stem's parameters, of the first stage's and of the second's.
+STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "D2SwinTransformer": (("patch_embed.",), ("layers.0.",), ("layers.1.",)),
+    "resnet50": (("conv1.", "bn1."), ("layer1.",), ("layer2.",)),
+    "D2DiNAT": (("patch_embed.",), ("levels.0.",), ("levels.1.",)),
+    "D2RADIO": (("patch_generator.",), ("blocks.0.", "blocks.1."), ("blocks.2.",)),
+    "convnext": (("downsample_layers.0.",), ("stages.0.",), ("stages.1.", "downsample_layers.1.")),
+    "vit": (("patch_embed.", "cls_token", "register_tokens"), ("blocks.0.", "blocks.1."), ("blocks.2.",)),
+    "efficientnet_lite": (("_conv_stem.", "_bn0."), ("_blocks.0.", "_blocks.1.", "_blocks.2."), ("_blocks.3.",)),
+}
+# Key -> another value. Every key of every section stands here, but those that nothing reads (spec/unread.py).
+OTHER: dict[str, Any] = {
+    "swin.embed_dim": 32, "swin.depths": [1, 1, 1, 1], "swin.num_heads": [2, 2, 4, 8], "swin.window_size": 5,
+    "swin.mlp_ratio": 2.0, "swin.qkv_bias": False, "swin.qk_scale": 2.0, "swin.attn_drop_rate": 0.5,
+    "swin.drop_rate": 0.5, "swin.drop_path_rate": 0.5, "swin.ape": True, "swin.patch_norm": False,
+    "swin.patch_size": 2, "swin.pretrain_img_size": 64, "swin.use_checkpoint": True, "swin.out_features": ["res3"],
+    "resnet.depth": 101, "resnet.norm": "batch", "resnet.stride_in_1x1": True, "resnet.out_features": ["res3"],
+    "resnet.use_checkpoint": True,
+    "dinat.embed_dim": 32, "dinat.mlp_ratio": 3.0, "dinat.depths": [2, 1, 2, 1], "dinat.num_heads": [2, 2, 4, 8],
+    "dinat.kernel_size": 5, "dinat.drop_path_rate": 0.5, "dinat.dilations": [[1, 3], [1], [3], [1]],
+    "dinat.layer_scale": 0.1, "dinat.out_features": ["res3"], "dinat.use_checkpoint": True,
+    "radio.resolution": [96, 96], "radio.backbone": "vit_base_patch16_224", "radio.window_size": 2,
+    "radio.num_teacher": 5, "radio.cpe_max_size": 160, "radio.register_multiple": 0, "radio.out_features": ["res3"],
+    "radio.use_checkpoint": True,
+    "convnext.embed_dim": 32, "convnext.depths": [1, 1, 1, 1], "convnext.layer_scale": None,
+    "convnext.drop_path_rate": 0.5, "convnext.out_features": ["res3"], "convnext.use_checkpoint": True,
+    "vit.embed_dim": 64, "vit.depth": 4, "vit.num_heads": 4, "vit.mlp_ratio": 2.0, "vit.gated_mlp": True,
+    "vit.patch_size": 14, "vit.position": "learned", "vit.pretrain_img_size": 224, "vit.register_tokens": 0,
+    "vit.layer_scale": None, "vit.drop_path_rate": 0.5, "vit.window_size": 2, "vit.out_features": ["res3"],
+    "vit.use_checkpoint": True,
+    "efficientnet_lite.size": 1, "efficientnet_lite.norm": "batch", "efficientnet_lite.drop_path_rate": 0.5,
+    "efficientnet_lite.out_features": ["res3"], "efficientnet_lite.use_checkpoint": True,
+}  # fmt: skip
+BESIDE = {  # what a key needs to be told apart
+    "swin.pretrain_img_size": {"ape": True},
+    "vit.pretrain_img_size": {"position": "learned"},
+    "dinat.depths": {"dilations": None},
+}
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("size", [(64, 96), (37, 61), (32, 32)])
+def spec_of(name: str, **changes: object) -> BackboneSpec:
+    spec = tiny_spec(name)
+    for key, value in changes.items():
+        setattr(section_of(spec), key, value)
+    return spec.backbone
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(64, 96), (97, 131), (32, 32)])
 def test_maps_have_the_promised_channels_and_strides_at_any_size(name: str, size: tuple[int, int]) -> None:
     backbone = build_backbone(spec_of(name)).eval()
     with torch.no_grad():
         maps = backbone(torch.randn(2, 3, *size))
     assert tuple(maps) == MAPS
+    assert backbone.strides == {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
     for key, x in maps.items():
         stride = backbone.strides[key]
         assert x.shape == (2, backbone.channels[key], -(-size[0] // stride), -(-size[1] // stride))
+        assert x.isfinite().all()
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_trained_parameter_gets_a_gradient_and_frozen_ones_none(name: str) -> None:
-    spec = spec_of(name)
-    spec.freeze_at = 2
-    backbone = build_backbone(spec).train()
-    sum(x.square().mean() for x in backbone(torch.randn(1, 3, 64, 64)).values()).backward()
-    frozen = {n for n, p in backbone.named_parameters() if not p.requires_grad}
-    first = "layers.0." if name.startswith("D2") else "layer1."
-    assert any(n.startswith(first) for n in frozen)
-    assert all((p.grad is None) == (n in frozen) for n, p in backbone.named_parameters())
-    assert not any(
-        n.startswith((first.replace("0", "1"), "layer2."))
-        for n in frozen - {n for n in frozen if "layers.0" in n or "layer1" in n}
-    )
-    assert not any(m.training for top in backbone.frozen for m in top.modules())
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_freezing_nothing_trains_everything(name: str) -> None:
-    assert all(p.requires_grad for p in build_backbone(spec_of(name)).parameters())
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_recomputing_activations_changes_no_gradient(name: str) -> None:
-    gradients = []
-    for use in (False, True):
+    stem, first, second = STAGES[name]
+    for freeze_at, fixed in ((0, ()), (1, stem), (2, stem + first)):
         spec = spec_of(name)
-        spec.swin.use_checkpoint = spec.resnet.use_checkpoint = use
-        torch.manual_seed(0)
+        spec.freeze_at = freeze_at
         backbone = build_backbone(spec).train()
-        backbone(torch.ones(1, 3, 64, 64))["res5"].square().mean().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in backbone.parameters() if p.grad is not None]))
-    torch.testing.assert_close(*gradients)
+        sum(x.square().mean() for x in backbone(torch.randn(1, 3, 64, 64)).values()).backward()
+        frozen = {n for n, p in backbone.named_parameters() if not p.requires_grad}
+        assert frozen == {n for n, _ in backbone.named_parameters() if n.startswith(fixed)}
+        assert all((p.grad is None) == (n in frozen) for n, p in backbone.named_parameters())
+        assert any(n.startswith(second) for n, p in backbone.named_parameters() if p.grad is not None)
+        assert not any(m.training for top in backbone.frozen for m in top.modules())
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_only_the_wanted_maps_are_returned(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_can_be_frozen(name: str) -> None:
     spec = spec_of(name)
-    spec.swin.out_features = spec.resnet.out_features = ["res4", "res3"]
-    assert list(build_backbone(spec)(torch.randn(1, 3, 32, 32))) == ["res3", "res4"]
-    spec.swin.out_features = spec.resnet.out_features = ["res7"]
-    with pytest.raises(SpecError, match="res7"):
-        build_backbone(spec)
+    spec.freeze_at = 5
+    left = [n for n, p in build_backbone(spec).named_parameters() if p.requires_grad]
+    assert all(n.startswith(("norm", "pyramid.")) for n in left)
 
 
-@pytest.mark.parametrize("name", ["D2DiNAT", "D2RADIO"])
-def test_a_backbone_to_come_is_refused_with_those_at_hand(name: str) -> None:
-    spec = BackboneSpec()
-    spec.name = name  # type: ignore[assignment]
-    with pytest.raises(SpecError, match="not available yet") as error:
-        build_backbone(spec)
-    assert error.value.where == "model.backbone.name"
-    assert "D2SwinTransformer" in error.value.hint
+def memory_and_gradients(spec: BackboneSpec) -> tuple[int, Tensor]:
+    """Numbers kept for the backward pass outside of recomputed parts, and all gradients."""
+    kept = 0
+
+    def count(x: Tensor) -> Tensor:
+        nonlocal kept
+        kept += x.numel()
+        return x
+
+    torch.manual_seed(0)
+    backbone = build_backbone(spec).train()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+        maps = backbone(torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64))
+    sum(x.square().mean() for x in maps.values()).backward()
+    return kept, torch.cat([p.grad.flatten() for p in backbone.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recomputing_activations_keeps_less_and_changes_no_gradient(name: str) -> None:
+    (kept, plain), (less, again) = (memory_and_gradients(spec_of(name, use_checkpoint=on)) for on in (False, True))
+    torch.testing.assert_close(plain, again)
+    assert less < 0.7 * kept
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_wanted_maps_are_returned(name: str) -> None:
+    backbone = build_backbone(spec_of(name, out_features=["res4", "res3"]))
+    assert list(backbone(torch.randn(1, 3, 32, 32))) == ["res3", "res4"]
+    assert set(backbone.channels) == set(backbone.strides) == {"res3", "res4"}
+    with pytest.raises(SpecError, match="res7") as error:
+        build_backbone(spec_of(name, out_features=["res7"]))
+    assert error.value.where == f"model.backbone.{SECTIONS[name]}.out_features"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_exported_graph_gives_the_same(name: str) -> None:
+    backbone, images = build_backbone(spec_of(name)).eval(), torch.randn(2, 3, 50, 70)
+    graph = torch.export.export(backbone, (images,), strict=False)
+    depends_on_data = ("nonzero", "local_scalar", "aten.item", "masked_select")
+    assert not [n for n in graph.graph.nodes if any(word in str(n.target) for word in depends_on_data)]
+    with torch.no_grad():
+        found = graph.module()(images)
+        for key, want in backbone(images).items():
+            torch.testing.assert_close(found[key], want, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_make_the_same_network_again(name: str) -> None:
+    one, other = (build_backbone(spec_of(name)).eval() for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    images = torch.randn(1, 3, 32, 64)
+    with torch.no_grad():
+        for got, want in zip(other(images).values(), one(images).values(), strict=True):
+            assert torch.equal(got, want)
+
+
+def test_the_table_of_changes_has_every_key() -> None:
+    said = {key for key in leaves(BackboneSpec) if "." in key and not key.startswith("timm.")}
+    assert set(OTHER) == {key for key in said if not reason(f"model.backbone.{key}")}
+
+
+def behaviour(spec: BackboneSpec) -> list[object]:
+    """All that a user can notice of a backbone: parameters, outputs in evaluation and training, memory kept."""
+    torch.manual_seed(0)
+    backbone = build_backbone(spec).eval()
+    with torch.no_grad():
+        images = torch.linspace(-1, 1, 2 * 3 * 97 * 64).view(2, 3, 97, 64)
+        maps = list(backbone(images).values())
+        torch.manual_seed(0)
+        maps += list(backbone.train()(images).values())
+    shapes = {name: p.shape for name, p in backbone.named_parameters()}
+    return [shapes, [x.double().sum().item() for x in maps], [x.shape for x in maps], backbone.use_checkpoint]
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_every_key_acts(key: str) -> None:
+    section, _, name = key.partition(".")
+    kind = next(kind for kind, s in SECTIONS.items() if s == section)
+    beside = BESIDE.get(key, {})
+    assert behaviour(spec_of(kind, **beside)) != behaviour(spec_of(kind, **beside, **{name: OTHER[key]}))
 
 
 def swin(**changes: object) -> Swin:

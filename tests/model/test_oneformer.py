@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.specs import TASK_IDS, swin_spec, tiny_spec
-from oneformer.model.backbones import BACKBONES
+from model.specs import NAMES, TASK_IDS, swin_spec, tiny_spec
 from oneformer.model.oneformer import OneFormer, build_model
 
 
@@ -58,7 +57,7 @@ def test_inference_parameters_are_those_of_the_published_models(
     assert count(model) == total
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(64, 96), (50, 70), (33, 32)])
 def test_images_of_any_size_are_taken(name: str, size: tuple[int, int]) -> None:
     with torch.no_grad():
@@ -108,7 +107,7 @@ def loss_of(model: OneFormer) -> Tensor:
     return sum((x.square().mean() for x in parts), torch.tensor(0.0))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = model_of(name).train()
     loss_of(model).backward()
@@ -126,7 +125,10 @@ def test_recomputing_activations_changes_no_gradient() -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+EXPORTED = ("D2SwinTransformer", "resnet50")  # the others' own graphs are in test_backbones.py
+
+
+@pytest.mark.parametrize("name", [n if n in EXPORTED else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_the_exported_graph_takes_any_batch_and_gives_the_same(name: str) -> None:
     model = model_of(name)
     batch = torch.export.Dim("batch", min=1, max=16)

@@ -1,6 +1,16 @@
 """What a user may say: YAML and key=value overrides -> one tree of checked dataclasses."""
 
-from oneformer.spec.backbone import BackboneSpec, DinatSpec, RadioSpec, ResNetSpec, SwinSpec
+from oneformer.spec.backbone import (
+    BackboneSpec,
+    ConvNextSpec,
+    DinatSpec,
+    EfficientNetLiteSpec,
+    RadioSpec,
+    ResNetSpec,
+    SwinSpec,
+    TimmSpec,
+    VitSpec,
+)
 from oneformer.spec.data import AugmentationSpec, DatasetSpec, QuantCalibrationDatasetSpec, SplitSpec
 from oneformer.spec.engine import GenTrtEngineSpec, TensorrtSpec
 from oneformer.spec.evaluate import EvaluateSpec
@@ -23,9 +33,11 @@ __all__ = [
     "AugmentationSpec",
     "BackboneSpec",
     "ClipGradientsSpec",
+    "ConvNextSpec",
     "CudnnSpec",
     "DatasetSpec",
     "DinatSpec",
+    "EfficientNetLiteSpec",
     "EmaSpec",
     "EvaluateSpec",
     "ExperimentSpec",
@@ -46,6 +58,8 @@ __all__ = [
     "TensorrtSpec",
     "TestSpec",
     "TextEncoderSpec",
+    "TimmSpec",
     "TrainSpec",
+    "VitSpec",
     "WandbSpec",
 ]

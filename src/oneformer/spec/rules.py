@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm, prod
 
+from oneformer.spec.backbone import SECTIONS, DinatSpec, VitSpec
 from oneformer.spec.data import DatasetSpec
 from oneformer.spec.experiment import ExperimentSpec
 from oneformer.spec.model import ModelSpec
@@ -28,7 +29,7 @@ def faults(spec: ExperimentSpec) -> Iterator[Fault]:
     """Every combination of values that cannot work, whatever the action."""
     yield from _heads(spec.model)
     yield from _text(spec.model)
-    yield from _swin(spec.model)
+    yield from _backbone(spec.model)
     yield from _tasks(spec)
     yield from _dataset(spec.dataset)
     yield from _lengths(spec)
@@ -63,12 +64,9 @@ def _maps(model: ModelSpec) -> Iterator[Fault]:
     if deformable:
         wanted = head.deformable_transformer_encoder_in_features
         key = "model.sem_seg_head.deformable_transformer_encoder_in_features"
-    if model.backbone.name == "D2SwinTransformer":
-        name, maps, first = "swin", model.backbone.swin.out_features, model.backbone.swin.patch_size
-    elif model.backbone.name == "resnet50":
-        name, maps, first = "resnet", model.backbone.resnet.out_features, 4
-    else:
-        return
+    name = SECTIONS[model.backbone.name]
+    maps = getattr(model.backbone, name).out_features
+    first = model.backbone.swin.patch_size if name == "swin" else 4
     other = f"model.backbone.{name}.out_features"
     missing = [m for m in wanted if m not in maps]
     strides = {m: first * 2 ** int(m[-1]) // 4 for m in maps}
@@ -116,19 +114,53 @@ def _text(model: ModelSpec) -> Iterator[Fault]:
         yield Fault((key,), f"{key} {text.vocab_size} is smaller than the vocabulary, which has 49408 tokens")
 
 
-def _swin(model: ModelSpec) -> Iterator[Fault]:
-    swin, at = model.backbone.swin, "model.backbone.swin"
-    if model.backbone.name != "D2SwinTransformer":
-        return
-    for stage, heads in enumerate(swin.num_heads):
-        width = swin.embed_dim * 2**stage
-        if width % heads:
-            yield Fault(
-                (f"{at}.num_heads", f"{at}.embed_dim"),
-                f"stage {stage + 1} has {width} channels ({at}.embed_dim {swin.embed_dim} x {2**stage}), which cannot"
-                f" be divided among {heads} heads",
-            )
-            return
+def _backbone(model: ModelSpec) -> Iterator[Fault]:
+    """Widths that heads do not divide, and what is particular to one backbone."""
+    name = SECTIONS[model.backbone.name]
+    at = f"model.backbone.{name}"
+    if name in ("swin", "dinat"):
+        section = getattr(model.backbone, name)
+        for stage, heads in enumerate(section.num_heads):
+            width = section.embed_dim * 2**stage
+            if width % heads:
+                yield Fault(
+                    (f"{at}.num_heads", f"{at}.embed_dim"),
+                    f"stage {stage + 1} has {width} channels ({at}.embed_dim {section.embed_dim} x {2**stage}), which"
+                    f" cannot be divided among {heads} heads",
+                )
+                break
+    if name == "dinat":
+        yield from _dinat(model.backbone.dinat, at)
+    if name == "vit":
+        yield from _vit(model.backbone.vit, at)
+
+
+def _dinat(dinat: DinatSpec, at: str) -> Iterator[Fault]:
+    if dinat.embed_dim % 2:
+        yield Fault(
+            (f"{at}.embed_dim",), f"{at}.embed_dim {dinat.embed_dim} is odd, but the stem begins with half of it"
+        )
+    if dinat.kernel_size % 2 == 0:
+        what = f"{at}.kernel_size {dinat.kernel_size} is even, but the token is in the middle of its neighbourhood"
+        yield Fault((f"{at}.kernel_size",), what, f"try {dinat.kernel_size + 1}")
+    if dinat.dilations is not None and [len(stage) for stage in dinat.dilations] != dinat.depths:
+        counts = ", ".join(str(len(stage)) for stage in dinat.dilations)
+        what = f"{at}.dilations has lists of {counts}, but the stages have {', '.join(map(str, dinat.depths))} blocks"
+        yield Fault((f"{at}.dilations", f"{at}.depths"), what)
+
+
+def _vit(vit: VitSpec, at: str) -> Iterator[Fault]:
+    width = vit.embed_dim // vit.num_heads
+    if vit.embed_dim % vit.num_heads:
+        what = f"{at}.embed_dim {vit.embed_dim} cannot be divided among {vit.num_heads} heads"
+        yield Fault((f"{at}.num_heads", f"{at}.embed_dim"), what)
+    elif vit.embed_dim % 4:
+        yield Fault(
+            (f"{at}.embed_dim",), f"{at}.embed_dim {vit.embed_dim} is no multiple of 4, as the finest map needs"
+        )
+    elif vit.position == "rope" and width % 4:
+        what = f"heads of {width} channels cannot be turned: {at}.position rope needs a multiple of 4"
+        yield Fault((f"{at}.num_heads", f"{at}.embed_dim", f"{at}.position"), what)
 
 
 def _tasks(spec: ExperimentSpec) -> Iterator[Fault]:

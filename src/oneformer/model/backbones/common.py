@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from oneformer.errors import SpecError
 from oneformer.model.layers import freeze
 
 MAPS = ("res2", "res3", "res4", "res5")
+INIT_STD = 0.02  # truncated normal, released code of Swin, ConvNeXt, DiNAT and DINOv2
 
 
 class Backbone(nn.Module):
@@ -47,3 +50,61 @@ class Backbone(nn.Module):
         for module in self.frozen:
             module.eval()
         return self
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear."""
+
+    def __init__(self, dim: int, hidden_dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+
+
+class MapNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of a map (B, C, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Scale(nn.Module):
+    """A learned factor per channel, small at the start: the branch grows in (layer scale, arXiv:2103.17239)."""
+
+    def __init__(self, dim: int, start: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+def pad_to_multiple(x: Tensor, side: int) -> Tensor:
+    """Zeros at the bottom and right until height and width are multiples of `side`."""
+    down, right = -x.shape[2] % side, -x.shape[3] % side
+    return F.pad(x, (0, right, 0, down)) if down or right else x
+
+
+def drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """Rates of stochastic depth for each block, stage by stage: rising from 0 at the first block to `last`."""
+    rates = torch.linspace(0, last, sum(depths), device="cpu").tolist()
+    return [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
+
+
+def check_heads(widths: Sequence[int], heads: Sequence[int], *, where: str) -> None:
+    """Raises SpecError when the channels of a stage do not divide into its heads."""
+    for i, (width, count) in enumerate(zip(widths, heads, strict=True)):
+        if width % count:
+            raise SpecError(f"stage {i + 1} has {width} channels, which do not divide into {count} heads", where=where)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Truncated normal weights and zero biases for linear layers; for `nn.Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

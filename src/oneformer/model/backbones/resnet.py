@@ -102,9 +102,9 @@ class Bottleneck(nn.Module):
 class FrozenBatchNorm(nn.Module):
     """Batch normalisation as the fixed scale and shift that its pretrained statistics amount to."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, eps: float = EPS) -> None:
         super().__init__()
-        self.eps = EPS
+        self.eps = eps
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -118,6 +118,6 @@ class FrozenBatchNorm(nn.Module):
         return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
 
 
-def batch_norm(channels: int, *, frozen: bool) -> nn.Module:
-    """Frozen or learning batch normalisation, of equal parameter names."""
-    return FrozenBatchNorm(channels) if frozen else nn.BatchNorm2d(channels)
+def batch_norm(channels: int, *, frozen: bool, eps: float = EPS, momentum: float = 0.1) -> nn.Module:
+    """Frozen or learning batch normalisation, of equal parameter names; `momentum` is the weight of a new batch."""
+    return FrozenBatchNorm(channels, eps=eps) if frozen else nn.BatchNorm2d(channels, eps=eps, momentum=momentum)

@@ -9,8 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneformer.errors import SpecError
-from oneformer.model.backbones.common import MAPS, Backbone
+from oneformer.model.backbones.common import (
+    INIT_STD,
+    MAPS,
+    Backbone,
+    Mlp,
+    check_heads,
+    drop_path_rates,
+    init_linear,
+    pad_to_multiple,
+)
 from oneformer.model.backbones.windows import Windows, relative_index, windows
 from oneformer.model.layers import DropPath, recompute
 
@@ -24,19 +32,13 @@ SIZES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int]] = {
     "Swin-B": (128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
     "Swin-L": (192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
 }
-INIT_STD = 0.02  # truncated normal, Swin paper's released code
 
 
 def build_swin(spec: BackboneSpec) -> Backbone:
     """The Swin transformer of `model.backbone.swin`."""
     swin = spec.swin
-    for i, heads in enumerate(swin.num_heads):
-        dim = swin.embed_dim * 2**i
-        if dim % heads:
-            raise SpecError(
-                f"stage {i + 1} has {dim} channels, which do not divide into {heads} heads",
-                where="model.backbone.swin.num_heads",
-            )
+    widths = [swin.embed_dim * 2**i for i in range(len(swin.num_heads))]
+    check_heads(widths, swin.num_heads, where="model.backbone.swin.num_heads")
     return Swin(swin, freeze_at=spec.freeze_at)
 
 
@@ -60,11 +62,7 @@ class Swin(Backbone):
                 self.channels[name] = spec.embed_dim * 2**i
                 self.strides[name] = spec.patch_size * 2**i
                 self.add_module(f"norm{i}", nn.LayerNorm(self.channels[name]))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.apply(init_linear)
         self.freeze_stages([[self.patch_embed, self.pos_drop], *([stage] for stage in self.layers)], freeze_at)
         if self.ape and freeze_at:
             self.absolute_pos_embed.requires_grad_(False)
@@ -99,10 +97,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, int, int]:
-        down, right = -images.shape[2] % self.patch_size, -images.shape[3] % self.patch_size
-        if down or right:
-            images = F.pad(images, (0, right, 0, down))
-        x = self.proj(images)  # (B, C, h, w)
+        x = self.proj(pad_to_multiple(images, self.patch_size))  # (B, C, h, w)
         height, width = x.shape[2:]
         return self.norm(x.flatten(2).transpose(1, 2)), height, width
 
@@ -113,13 +108,10 @@ class Stage(nn.Module):
     def __init__(self, spec: SwinSpec, index: int) -> None:
         super().__init__()
         dim, heads = spec.embed_dim * 2**index, spec.num_heads[index]
-        rates = torch.linspace(0, spec.drop_path_rate, sum(spec.depths), device="cpu").tolist()  # over all blocks
-        before = sum(spec.depths[:index])
+        rates = drop_path_rates(spec.drop_path_rate, spec.depths)[index]
         sizes = BlockSizes(dim, heads, spec)
         self.window = spec.window_size
-        self.blocks = nn.ModuleList(
-            Block(sizes, shifted=i % 2 == 1, drop_path=rates[before + i]) for i in range(spec.depths[index])
-        )
+        self.blocks = nn.ModuleList(Block(sizes, shifted=i % 2 == 1, drop_path=rate) for i, rate in enumerate(rates))
         self.downsample = PatchMerging(dim) if index + 1 < len(spec.depths) else None
 
     def forward(self, x: Tensor, height: int, width: int, *, use_checkpoint: bool = False) -> Tensor:
@@ -201,19 +193,6 @@ class WindowAttention(nn.Module):
             return bias
         bias = bias + where.apart[:, None].to(dtype)  # (windows, heads, N, N)
         return bias.expand(batch, *bias.shape).flatten(0, 1)  # (B*windows, heads, N, N)
-
-
-class Mlp(nn.Module):
-    """Linear, exact GELU, linear."""
-
-    def __init__(self, dim: int, hidden_dim: int, *, dropout: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
 
 
 class PatchMerging(nn.Module):
