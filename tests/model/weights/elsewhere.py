@@ -57,8 +57,13 @@ def filled(model: nn.Module) -> nn.Module:
 
 
 def normed(x: Tensor, eps: float) -> Tensor:
-    """(1, h, w, C) -> (1, C, h, w) after a LayerNorm without scale and shift."""
+    """(1, h, w, C) -> (1, C, h, w) after a LayerNorm without scale and shift, as ours does before it has learned."""
     return nn.functional.layer_norm(x, x.shape[-1:], eps=eps).permute(0, 3, 1, 2)
+
+
+def last(x: Tensor) -> Tensor:
+    """(1, C, h, w) -> (1, h, w, C)."""
+    return x.permute(0, 2, 3, 1)
 
 
 def entry(version: str, model: nn.Module, maps: list[Tensor]) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def torchvision_networks() -> dict[str, Any]:
                 stages[name].append(x)
     return {
         "torchvision swin": entry(version, swin, [normed(x, 1e-5) for x in stages["swin"]]),
-        "torchvision convnext": entry(version, convnext, stages["convnext"]),
+        "torchvision convnext": entry(version, convnext, [normed(last(x), 1e-6) for x in stages["convnext"]]),
     }
 
 
@@ -112,13 +117,13 @@ def timm_networks() -> dict[str, Any]:
         x, maps = net.stem(picture()), []
         for stage in net.stages:
             x = stage(x)
-            maps.append(x)
+            maps.append(normed(last(x), 1e-6))
         out[name] = entry(version, net, maps)
     for name, registers in (("timm dinov2", 0), ("timm dinov2 with registers", 4)):
         vit = filled(
             timm.models.vision_transformer.VisionTransformer(
-                img_size=56,
-                patch_size=14,
+                img_size=SIZE,
+                patch_size=16,
                 embed_dim=32,
                 depth=2,
                 num_heads=2,
@@ -128,8 +133,7 @@ def timm_networks() -> dict[str, Any]:
                 num_classes=0,
             )
         )
-        pixels = picture()[:, :, :56, :56]
-        tokens = vit.forward_features(pixels)[:, 1 + registers :]
+        tokens = vit.forward_features(picture())[:, 1 + registers :]
         out[name] = entry(version, vit, [tokens.transpose(1, 2).unflatten(2, (4, 4))])
     return out
 

@@ -1,10 +1,16 @@
-"""A backbone's section of the spec -> a module that holds the backbone as a OneFormer does, with thoroughly random weights."""
+"""A backbone's section of the spec -> a module that holds the backbone as a OneFormer does; weights and what they give."""
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.weights.elsewhere import FILE, numbers
 from oneformer.model.backbones import build_backbone
 from oneformer.spec.backbone import BackboneSpec
 
@@ -59,3 +65,37 @@ def shuffle(model: nn.Module, seed: int = 0) -> nn.Module:
 def error(got: Tensor, want: Tensor) -> float:
     """Largest difference, as a share of the largest value."""
     return ((got - want).abs().max() / want.abs().max()).item()
+
+
+@cache
+def records() -> dict[str, Any]:
+    """What `elsewhere` kept of networks of other libraries."""
+    kept: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return kept
+
+
+def weights_of(name: str) -> dict[str, Tensor]:
+    """The weights of a network of `elsewhere`, under its library's names."""
+    return {n: numbers(n, tuple(shape)) for n, shape in records()[name]["shapes"].items()}
+
+
+def cubic(distance: float) -> float:
+    """Keys's kernel with a = -0.75, which is what PyTorch and OpenCV call bicubic."""
+    d, a = abs(distance), -0.75
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+
+def bicubic(grid: np.ndarray, length: int) -> np.ndarray:
+    """(n, n) -> (length, length), cell by cell."""
+    n = len(grid)
+    out = np.zeros((length, length))
+    for i in range(length):
+        for j in range(length):
+            y, x = (i + 0.5) * n / length - 0.5, (j + 0.5) * n / length - 0.5
+            for r in range(int(np.floor(y)) - 1, int(np.floor(y)) + 3):
+                for c in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
+                    held = grid[min(max(r, 0), n - 1), min(max(c, 0), n - 1)]
+                    out[i, j] += cubic(y - r) * cubic(x - c) * held
+    return out

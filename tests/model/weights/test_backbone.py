@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.weights.elsewhere import FILE, SIZE, kept, numbers, picture
-from model.weights.holder import Holder, error, resnet_spec, shuffle, swin_spec
+from model.weights.elsewhere import SIZE, kept, picture
+from model.weights.holder import Holder, bicubic, error, records, resnet_spec, shuffle, swin_spec, weights_of
 from oneformer.errors import CheckpointError
 from oneformer.model.weights.backbone import load_backbone, locate
 from oneformer.model.weights.describe import describe
-from oneformer.model.weights.families import LAYOUTS
 
-ELSEWHERE: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 NORMS = {f"norm{i}.{kind}" for i in range(4) for kind in ("weight", "bias")}
 CLOSE = 1e-5
-
-
-def weights_of(name: str) -> dict[str, Tensor]:
-    """The weights of a network of `elsewhere`, under its library's names."""
-    return {n: numbers(n, tuple(shape)) for n, shape in ELSEWHERE[name]["shapes"].items()}
 
 
 @pytest.mark.parametrize("name", ["torchvision swin", "timm swin"])
@@ -34,7 +26,7 @@ def test_swin_of_other_libraries_gives_their_maps(name: str) -> None:
     report = load_backbone(model, weights_of(name))
     assert set(report.missing) == NORMS
     assert not report.unexpected and not report.mismatched and not report.reshaped
-    for got, want in zip(model.maps(picture()), ELSEWHERE[name]["maps"], strict=True):
+    for got, want in zip(model.maps(picture()), records()[name]["maps"], strict=True):
         assert error(torch.tensor(kept(got)), torch.tensor(want)) < CLOSE
     assert f"the names are those of {name.replace('swin', 'Swin')}" in report.table()
 
@@ -115,28 +107,6 @@ def test_hugging_face_resnet_gives_its_maps() -> None:
             wanted = theirs(picture(), output_hidden_states=True).hidden_states[1:]
         for got, want in zip(model.maps(picture()), wanted, strict=True):
             assert error(got, want) < CLOSE
-
-
-def cubic(distance: float) -> float:
-    """Keys's kernel with a = -0.75, which is what PyTorch and OpenCV call bicubic."""
-    d, a = abs(distance), -0.75
-    if d <= 1:
-        return (a + 2) * d**3 - (a + 3) * d**2 + 1
-    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
-
-
-def bicubic(grid: np.ndarray, length: int) -> np.ndarray:
-    """(n, n) -> (length, length), cell by cell."""
-    n = len(grid)
-    out = np.zeros((length, length))
-    for i in range(length):
-        for j in range(length):
-            y, x = (i + 0.5) * n / length - 0.5, (j + 0.5) * n / length - 0.5
-            for r in range(int(np.floor(y)) - 1, int(np.floor(y)) + 3):
-                for c in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
-                    held = grid[min(max(r, 0), n - 1), min(max(c, 0), n - 1)]
-                    out[i, j] += cubic(y - r) * cubic(x - c) * held
-    return out
 
 
 def test_windows_of_another_size_get_interpolated_tables() -> None:
@@ -240,14 +210,6 @@ def test_a_broken_list_of_parts_is_refused(tmp_path: Path, content: str) -> None
     (tmp_path / "model.safetensors.index.json").write_text(content)
     with pytest.raises(CheckpointError, match="list of parts"):
         load_backbone(Holder(swin_spec()), tmp_path)
-
-
-def test_the_tables_name_each_piece_once() -> None:
-    """A row whose pieces both occur within the same library's names would be read twice."""
-    for layout, pieces in LAYOUTS.items():
-        for theirs, ours in pieces.items():
-            assert theirs != ours, layout
-            assert theirs.count("#") >= ours.count("#"), (layout, theirs)
 
 
 SIZES = {  # names and sizes that no library needs to be installed for

@@ -65,7 +65,9 @@ def test_the_maps_equal_those_of_the_graph(folder: Path, size: tuple[int, int]) 
 def test_the_means_of_imagenet_change_little_at_the_border_and_nothing_inside(folder: Path) -> None:
     model = Holder(resnet_spec(stride_in_1x1=True))
     report = load_backbone(model, folder / "model.json", pixels=IMAGENET)
-    assert "conv1 was made for (x - (123.68, 116.779, 103.939)) / (1, 1, 1), blue first" in report.table()
+    assert (
+        "conv1.weight was made for images as (x - (123.68, 116.779, 103.939)) / (1, 1, 1), blue first" in report.table()
+    )
     image = photo(64, 64)
     (got, *_), (want, *_) = ours(model, image, IMAGENET), theirs(folder, image)
     assert error(got[..., 4:-4, 4:-4], want[..., 4:-4, 4:-4]) < 1e-5

@@ -24,8 +24,7 @@ from oneformer.model.weights.load import (
     put,
     read_state_dict,
 )
-from oneformer.model.weights.pixels import CAFFE, IMAGENET, LITE, Pixels, refit
-from oneformer.model.weights.rename import renamed
+from oneformer.model.weights.pixels import CAFFE, FIRST, IMAGENET, LITE, Pixels, conditioner, refit
 from oneformer.model.weights.resize import fitted
 
 # Where a backbone stands within larger models, beside what `PREFIXES` lists.
@@ -36,8 +35,17 @@ HUGGING_FACE = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# First convolution, the normalisation after it -> what images it was trained with; all others with ImageNet's.
-MADE_FOR = {("_conv_stem", "_bn0"): LITE}
+# Of a classifier, or computed here; said only where our network has a place for it.
+UNUSED = (
+    *CLASSIFIER,
+    "_conv_head.",
+    "_bn1.",
+    "_fc.",
+    "mask_token",
+    "rope_embed.",
+    "input_conditioner.",
+    "summary_idxs",
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def load_backbone(
         )
     check_stride(backbone, source)
     state, notes = as_prepared(state, source, pixels)
-    report = put(backbone, {n: v for n, v in state.items() if n in own or not n.startswith(CLASSIFIER)})
+    report = put(backbone, {n: v for n, v in state.items() if n in own or not n.startswith(UNUSED)})
     if layout != "ours":
         notes.insert(0, f"the names are those of {layout}")
     if (report.missing or report.mismatched) and file != here:
@@ -141,8 +149,8 @@ def recognised(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[
     for prefix in WITHIN:
         inner = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
         inner = {n: v for n, v in inner.items() if not n.endswith(NOT_OURS)}
-        for layout, table in LAYOUTS.items() if inner else ():
-            names = renamed(inner, table)
+        for layout, read_as in LAYOUTS.items() if inner else ():
+            names = read_as(inner)
             same = [n for n in names if n in own]
             score = (sum(names[n].numel() == own[n].numel() for n in same), len(same))
             if score > best[0]:
@@ -152,11 +160,16 @@ def recognised(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[
 
 def as_prepared(state: dict[str, Tensor], source: Source, pixels: Pixels) -> tuple[dict[str, Tensor], list[str]]:
     """The weights for images prepared as `pixels`, and a note when they had to be rewritten."""
-    for (conv, norm), made_for in {("conv1", "bn1"): source.made_for, **MADE_FOR}.items():
-        if made_for not in (IMAGENET, pixels) and f"{conv}.weight" in state and f"{norm}.running_mean" in state:
-            state = refit(state, conv, norm, made_for=made_for, given=pixels)
-            return state, [f"{conv} was made for {made_for} and is rewritten for {pixels}"]
-    return state, []
+    first = next((name for name in FIRST if name in state and FIRST[name][0] in state), "")
+    made_for = source.made_for
+    if first == "_conv_stem.weight":
+        made_for = LITE
+    if "input_conditioner.norm_mean" in state and "input_conditioner.norm_std" in state:
+        made_for = conditioner(state["input_conditioner.norm_mean"], state["input_conditioner.norm_std"])
+    if not first or made_for in (IMAGENET, pixels):
+        return state, []
+    note = f"{first} was made for images as {made_for} and is rewritten for {pixels}"
+    return refit(state, first, made_for=made_for, given=pixels), [note]
 
 
 def check_stride(backbone: nn.Module, source: Source) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from oneformer.model.backbones.swin import SIZES
 from oneformer.model.weights.families import LAYOUTS
-from oneformer.model.weights.rename import renamed
 
 # (what a name contains, whose layout that is)
 LAYOUTS_OF_MODELS = (
@@ -52,9 +51,10 @@ def describe(state: Mapping[str, Tensor]) -> str:
     for part, words in LAYOUTS_OF_MODELS:
         if any(part in name for name in state):
             return words
-    for pieces in LAYOUTS.values():
-        ours = renamed(bare(state), pieces)
-        words = swin(ours) or resnet(ours) or convnext(ours) or dinat(ours) or vit(ours) or efficientnet(ours)
+    for read in LAYOUTS.values():
+        ours = read(bare(state))
+        words = swin(ours) or resnet(ours) or convnext(ours) or dinat(ours) or vit(ours) or radio(ours)
+        words = words or efficientnet(ours)
         if words:
             return words
     return f"{len(state)} tensors such as {', '.join(list(state)[:3])}"
@@ -120,6 +120,15 @@ def vit(state: Mapping[str, Tensor]) -> str:
     more = f", {registers.shape[1]} registers" if registers is not None else ""
     name = VIT.get((dim, depth), "a vision transformer")
     return f"{name} (width {dim}, {depth} blocks, patch {patches.shape[-1]}{more})"
+
+
+def radio(state: Mapping[str, Tensor]) -> str:
+    """The sizes of a C-RADIO transformer; empty when it is none."""
+    embedder = first(state, "patch_generator.embedder.weight")
+    if embedder is None:
+        return ""
+    dim, depth = embedder.shape[0], count(state, r"(?<![^.])blocks\.(\d+)\.")
+    return f"C-RADIO {VIT.get((dim, depth), 'transformer')} (width {dim}, {depth} blocks)"
 
 
 def efficientnet(state: Mapping[str, Tensor]) -> str:

@@ -38,30 +38,42 @@ def chosen(mean: Sequence[float], std: Sequence[float]) -> Pixels:
     return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
-def refit(state: Mapping[str, Tensor], conv: str, norm: str, *, made_for: Pixels, given: Pixels) -> dict[str, Tensor]:
-    """Rewrite the first convolution so that it gives for images prepared as `given` what it gave for `made_for`.
+def conditioner(mean: Tensor, std: Tensor) -> Pixels:
+    """What C-RADIO's files say of the images, which they count from 0 to 1."""
+    (r, g, b), (x, y, z) = (255 * mean.flatten().double()).tolist(), (255 * std.flatten().double()).tolist()
+    return Pixels((r, g, b), (x, y, z))
 
-    The scale goes into the kernel, the shift into the running mean of the batch normalisation that follows. Exact
-    wherever the kernel lies within the image; under the zero padding of the border, zero now stands for the mean of
-    `given`.
+
+# First matrix -> what holds a constant behind it, and the sign with which it is added.
+FIRST: dict[str, tuple[str, int]] = {
+    "conv1.weight": ("bn1.running_mean", -1),
+    "_conv_stem.weight": ("_bn0.running_mean", -1),
+    "patch_generator.embedder.weight": ("patch_generator.pos_embed", 1),
+}
+
+
+def refit(state: Mapping[str, Tensor], first: str, *, made_for: Pixels, given: Pixels) -> dict[str, Tensor]:
+    """Rewrite the first matrix so that it gives for images prepared as `given` what it gave for `made_for`.
+
+    The scale goes into the matrix, the shift into the constant behind it. Exact wherever the kernel lies within the
+    image; under the zero padding of a border, zero now stands for the mean of `given`.
 
     Args:
         state: parameters by name.
-        conv: the convolution, which has no bias.
-        norm: the batch normalisation after it.
+        first: a name of `FIRST`; a kernel (C, 3, k, k), or a matrix (C, 3*k*k) with the colour first.
         made_for: what the weights were trained with.
         given: what the network will be fed.
     """
-    kernel = state[f"{conv}.weight"].double()  # (C, 3, k, k)
+    matrix, (constant, sign) = state[first], FIRST[first]
+    kernel = matrix.double().reshape(len(matrix), 3, -1)  # (C, 3, k*k)
     if made_for.bgr:
         kernel = kernel.flip(1)
     mean, std, old_mean, old_std = (
         torch.tensor(values, dtype=torch.float64) for values in (given.mean, given.std, made_for.mean, made_for.std)
     )
-    shift = torch.einsum("ocij,c->o", kernel, (mean - old_mean) / old_std)
-    running_mean = state[f"{norm}.running_mean"]
+    shift = torch.einsum("oci,c->o", kernel, (mean - old_mean) / old_std)
     return {
         **state,
-        f"{conv}.weight": (kernel * (std / old_std)[:, None, None]).to(running_mean.dtype),
-        f"{norm}.running_mean": (running_mean.double() - shift).to(running_mean.dtype),
+        first: (kernel * (std / old_std)[:, None]).reshape(matrix.shape).to(matrix.dtype),
+        constant: (state[constant].double() + sign * shift).to(matrix.dtype),
     }

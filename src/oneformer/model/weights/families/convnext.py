@@ -30,17 +30,4 @@ CONVNEXT: dict[str, Pieces] = {
         "block.5": "pwconv2",
         "layer_scale": "gamma",
     },
-    "Hugging Face ConvNeXt": {
-        "^convnext": "",
-        "^embeddings.patch_embeddings": "downsample_layers.0.0",
-        "^embeddings.layernorm": "downsample_layers.0.1",
-        "^encoder.stages.#.downsampling_layer": "downsample_layers.#",
-        "^encoder.stages.#.layers.#": "stages.#.#",
-        "^hidden_states_norms.stage1": "norm0",
-        "^hidden_states_norms.stage2": "norm1",
-        "^hidden_states_norms.stage3": "norm2",
-        "^hidden_states_norms.stage4": "norm3",
-        "layernorm": "norm",
-        "layer_scale_parameter": "gamma",
-    },
 }

@@ -1,17 +1,21 @@
-"""Names of vision transformers elsewhere -> DINOv2's, which are ours."""
+"""Names of vision transformers elsewhere -> DINOv2's (and, for C-RADIO, its release's), which are ours."""
 
 from __future__ import annotations
 
 from oneformer.model.weights.rename import Pieces
 
 VIT: dict[str, Pieces] = {
+    "DINOv3": {
+        "^storage_tokens": "register_tokens",
+        "mlp.w1": "mlp.w12[0]",
+        "mlp.w2": "mlp.w12[1]",
+    },
     "timm ViT": {
         "^reg_token": "register_tokens",
         "gamma_1": "ls1.gamma",
         "gamma_2": "ls2.gamma",
     },
-    "Hugging Face ViT": {  # ViT, DINOv2 (with registers) and DINOv3, transformers 4 and 5
-        "^vit": "",
+    "Hugging Face DINOv2": {  # with and without registers, transformers 4 and 5
         "^dinov2": "",
         "^dinov2_with_registers": "",
         "^embeddings.cls_token": "cls_token",
@@ -19,11 +23,7 @@ VIT: dict[str, Pieces] = {
         "^embeddings.register_tokens": "register_tokens",
         "^embeddings.position_embeddings": "pos_embed",
         "^embeddings.patch_embeddings.projection": "patch_embed.proj",
-        "^embeddings.patch_embeddings": "patch_embed.proj",
         "^encoder.layer.#": "blocks.#",
-        "^model.layer.#": "blocks.#",
-        "^layers.#": "blocks.#",
-        "^layer.#": "blocks.#",
         "attention.attention.query": "attn.qkv[0]",
         "attention.attention.key": "attn.qkv[1]",
         "attention.attention.value": "attn.qkv[2]",
@@ -34,15 +34,33 @@ VIT: dict[str, Pieces] = {
         "attention.o_proj": "attn.proj",
         "layer_scale1.lambda1": "ls1.gamma",
         "layer_scale2.lambda1": "ls2.gamma",
-        "layernorm_before": "norm1",
-        "layernorm_after": "norm2",
-        "intermediate.dense": "mlp.fc1",
-        "output.dense": "mlp.fc2",
         "mlp.weights_in": "mlp.w12",
         "mlp.weights_out": "mlp.w3",
         "mlp.gate_proj": "mlp.w12[0]",
         "mlp.up_proj": "mlp.w12[1]",
         "mlp.down_proj": "mlp.w3",
         "^layernorm": "norm",
+    },
+    "Hugging Face DINOv3": {
+        "^embeddings.cls_token": "cls_token",
+        "^embeddings.mask_token": "mask_token",
+        "^embeddings.register_tokens": "register_tokens",
+        "^embeddings.patch_embeddings": "patch_embed.proj",
+        "^model.layer.#": "blocks.#",
+        "^layer.#": "blocks.#",
+        "attention.q_proj": "attn.qkv[0]",
+        "attention.k_proj": "attn.qkv[1]",
+        "attention.v_proj": "attn.qkv[2]",
+        "attention.o_proj": "attn.proj",
+        "layer_scale1.lambda1": "ls1.gamma",
+        "layer_scale2.lambda1": "ls2.gamma",
+        "mlp.up_proj": "mlp.fc1",
+        "mlp.down_proj": "mlp.fc2",
+    },
+    "C-RADIO": {  # TAO's files write grandma, so that no loader takes gamma for an old name of weight
+        "^radio_model": "",
+        "^radio": "",
+        "^model": "",
+        "grandma": "gamma",
     },
 }
