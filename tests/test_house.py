@@ -1,4 +1,8 @@
-"""The rules of the house as tests: levels, sizes, imports, room descriptions, and no setting without effect."""
+"""The rules of the house as tests: levels, sizes, imports, room descriptions, and no setting without effect.
+
+Rule 4 goes on in `tests/house/test_effects.py` and `test_reads.py`; rules 5 and 6, that documents and shipped specs are
+true, are `tests/house/test_docs.py`.
+"""
 
 from __future__ import annotations
 
