@@ -82,6 +82,7 @@ TEXT = {
     "num_layers": Row("2", shapes),
     "n_ctx": Row("3", shapes),
     "proj_num_layers": Row("3", shapes),
+    "task_padding": Row("tao", look_data.validation),
 }
 SWIN = {
     "embed_dim": Row("12", shapes),

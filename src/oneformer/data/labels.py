@@ -121,6 +121,14 @@ def read_labels(dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS) -> Labe
     return _label_map(categories)
 
 
+def labels_of(entries: object, *, where: object) -> LabelMap:
+    """The class table of the entries of a label map, in their order. Raises UserErrors, each fault named."""
+    errors: list[UserError] = []
+    categories = parse_categories(where, entries, errors)
+    raise_all(errors)
+    return _label_map(categories)
+
+
 def parse_categories(path: object, content: object, errors: list[UserError]) -> list[_Category]:
     """The entries of a label map; what is wrong with them is added to `errors`."""
     if not isinstance(content, list):

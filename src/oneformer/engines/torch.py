@@ -14,7 +14,8 @@ from oneformer.data.tokens import task_tokenizer
 from oneformer.engines.base import EngineInfo
 from oneformer.errors import CheckpointError, UserError
 from oneformer.model.oneformer import OneFormer, build_model
-from oneformer.model.weights.checkpoint import read_checkpoint
+from oneformer.model.weights.numbers import check_numbers
+from oneformer.model.weights.settle import read_model
 from oneformer.segments.types import TASKS, Outputs
 
 PRECISIONS: dict[str, torch.dtype | None] = {
@@ -52,17 +53,18 @@ class TorchEngine:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, precision: str = "auto", device: str = "auto") -> TorchEngine:
-        """Open a checkpoint of `oneformer train`; averaged weights are used where it has them.
+        """Open a checkpoint of `oneformer train`, averaged weights where it has them, or a Hugging Face folder.
 
         Raises:
             CheckpointError: the file is missing, broken, unsafe, or its weights are not those of its own description.
             UserError: the precision or device does not exist here.
         """
         chosen_dtype(precision, chosen_device(device))  # a wrong request is refused before a large file is read
-        found = read_checkpoint(path)
+        found = read_model(path)
         with torch.device("meta"):  # the weights of the file take the place of these, nothing is initialised in vain
             model = build_model(found.model, text_branch=False)
         state = {name: value for name, value in found.state_dict.items() if not name.startswith("text.")}
+        check_numbers(state, where=str(path))
         take_weights(model, state, where=str(path))
         info = EngineInfo(
             pixel_mean=found.pixel_mean,

@@ -17,6 +17,7 @@ from oneformer.data.batch import padded_size
 from oneformer.data.decode import MAX_MPX, read_image, to_rgb
 from oneformer.data.sample import prepare_image
 from oneformer.errors import CheckpointError, DataError, UserError
+from oneformer.model.weights.hf_folder import is_hf
 from oneformer.predict.result import Parts, Result
 from oneformer.segments import encoded_instances, panoptic, semantic_map
 from oneformer.segments.types import TASKS, Outputs, Rules
@@ -33,15 +34,15 @@ NOT_YET = {
     ".xml": "OpenVINO models",
     ".engine": "TensorRT engines",
     ".plan": "TensorRT engines",
-    ".safetensors": "bare weights",
 }
+FOREIGN = (".safetensors", ".pkl", ".bin")  # weights of others, as files
 
 
 def load(path: str | Path, *, engine: str = "auto", precision: str = "auto", device: str = "auto") -> Predictor:
     """Open a weight file for prediction.
 
     Args:
-        path: a checkpoint of `oneformer train` (.pth).
+        path: a checkpoint of `oneformer train` (.pth), or a Hugging Face folder of a OneFormer.
         engine: what runs it; `auto` takes what fits the file, `torch` is the one this version has.
         precision: number format of the forward pass, as `train.precision` takes it; `auto` is float32 on the CPU.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: a GPU when there is one.
@@ -58,15 +59,20 @@ def load(path: str | Path, *, engine: str = "auto", precision: str = "auto", dev
 
 
 def checked_kind(path: str | Path) -> Path:
-    """The path when it is a file this version opens. Raises CheckpointError saying which kinds are."""
+    """The path when it is a file or folder this version opens. Raises CheckpointError saying which kinds are."""
     file = Path(path)
-    hint = f"this version opens checkpoints of `oneformer train` ({', '.join(CHECKPOINTS)})"
+    hint = f"this version opens checkpoints of `oneformer train` ({', '.join(CHECKPOINTS)}) and Hugging Face folders"
     if not str(path):
         raise CheckpointError("no checkpoint was named", hint=hint)
+    if is_hf(file):
+        return file
     if file.is_dir():
         found = sorted(p.name for p in file.iterdir() if p.suffix in CHECKPOINTS)
         more = f"; the folder holds {', '.join(found[:5])}" if found else ""
         raise CheckpointError("this is a folder, not a weight file", where=str(path), hint=hint + more)
+    if file.suffix.lower() in FOREIGN:
+        convert = f"oneformer checkpoint convert {path} model.pth"
+        raise CheckpointError("these are weights of another program", where=str(path), hint=f"{convert}; {hint}")
     kind = NOT_YET.get(file.suffix.lower())
     if kind:
         raise CheckpointError(f"{kind} cannot be opened yet", where=str(path), hint=hint)

@@ -35,7 +35,7 @@ def check_request(section: EvaluateSpec | InferenceSpec, *, key: str) -> Path:
             hint=f"set {key}.checkpoint=results/train/oneformer_model_best.pth",
         )
     path = checked_kind(section.checkpoint)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError("the weight file does not exist", where=str(path), hint=beside(path.parent))
     return path
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,24 @@ from torch import Tensor
 from oneformer.data.labels import LabelMap
 from oneformer.errors import CheckpointError, UserError
 from oneformer.model.weights.describe import describe
-from oneformer.model.weights.load import read_torch, unwrap
+from oneformer.model.weights.load import read_torch, real, unwrap
+from oneformer.model.weights.pickles import in_memory
+from oneformer.model.weights.sizes import differences
 from oneformer.spec.model import ModelSpec
 from oneformer.spec.tree import from_dict
 
 FORMAT = 1
 """Layout of the `oneformer` entry that this version writes and reads."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Tensors of another layout that go back with the weights when they return to it."""
+
+    layout: str = ""
+    """A kind of `found.KINDS`; empty for a checkpoint that was trained here."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Under their own names."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,10 @@ class CheckpointInfo:
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     version: str = ""
+    criterion: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    """Learned parameters of the losses, with the prefix `criterion.`."""
+    aside: Aside = field(default_factory=Aside, repr=False)
+    """Of a converted file: what came with it and has no place in our network."""
 
 
 def read_checkpoint(path: str | Path) -> CheckpointInfo:
@@ -44,14 +60,18 @@ def read_checkpoint(path: str | Path) -> CheckpointInfo:
     Raises:
         CheckpointError: the file is missing, broken, unsafe, written by a newer version, or no checkpoint of ours.
     """
-    path = Path(path)
-    content = read_torch(path)
+    return opened(read_torch(Path(path)), Path(path))
+
+
+def opened(content: Any, path: Path) -> CheckpointInfo:
+    """The content of a `.pth` -> what it says, checked. Raises CheckpointError as `read_checkpoint` does."""
     about = content.get("oneformer") if isinstance(content, Mapping) else None
     if not isinstance(about, Mapping):
         raise CheckpointError(
             f"this is no checkpoint of `oneformer train`; it seems to hold {describe(unwrap(content))}",
             where=str(path),
-            hint="to start training from it set train.pretrained_backbone or train.pretrained_model",
+            hint=f"a whole model becomes one by: oneformer checkpoint convert {path} model.pth; to start training from"
+            " it set train.pretrained_backbone or train.pretrained_model",
         )
     if about.get("format") != FORMAT:
         raise CheckpointError(
@@ -60,7 +80,15 @@ def read_checkpoint(path: str | Path) -> CheckpointInfo:
             hint="install the version of oneformer that wrote it, or a newer one",
         )
     try:
-        return read_entry(about, network_state(content), where=str(path))
+        info = read_entry(about, network_state(content, path), where=str(path))
+        lies = differences(info.model, info.state_dict)
+        if lies:
+            raise ValueError(
+                "; ".join(f"{key} is {said!r}, the weights say {is_!r}" for key, (said, is_) in lies.items())
+            )
+        return replace(info, criterion=criterion_state(content, path), aside=aside_of(content, path))
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the checkpoint's description is broken: {error!r}", where=str(path)) from error
     except UserError as error:
@@ -91,11 +119,25 @@ def read_entry(about: Mapping[str, Any], state: dict[str, Tensor], *, where: str
     )
 
 
-def network_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+def network_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors named `model.*`, without that prefix; the averaged ones where there are some."""
-    state: dict[str, Tensor] = {}
+    state: dict[str, Any] = {}
     for key in ("state_dict", "ema_state_dict"):
         for name, value in (content.get(key) or {}).items():
             if name.startswith("model."):
-                state[name.removeprefix("model.")] = value
-    return state
+                state[name.removeprefix("model.")] = real(value)
+    return in_memory(state, path)
+
+
+def criterion_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors named `criterion.*`."""
+    held = {name: real(v) for name, v in (content.get("state_dict") or {}).items() if name.startswith("criterion.")}
+    return in_memory(held, path)
+
+
+def aside_of(content: Mapping[str, Any], path: Path) -> Aside:
+    """What a converted checkpoint keeps for the way back."""
+    held = content.get("aside")
+    if not isinstance(held, Mapping) or not isinstance(held.get("tensors"), Mapping):
+        return Aside()
+    return Aside(str(held.get("layout", "")), in_memory({n: real(v) for n, v in held["tensors"].items()}, path))

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from oneformer.errors import CheckpointError
+from oneformer.model.weights.archive import checked_zip, is_zip
 from oneformer.model.weights.describe import describe
+from oneformer.model.weights.pickles import in_memory, read_pickled
+from oneformer.model.weights.stored import Stored
 
 WRAPPERS = ("ema_state_dict", "state_dict", "model", "module")  # the first one found is unwrapped, then the next
 PREFIXES = ("", "module.", "model.", "backbone.", "model.backbone.", "module.backbone.", "encoder.", "backbone.body.")
 # Computed here, or of a classifier that a backbone was trained with.
 NOT_OURS = ("relative_position_index", "attn_mask", "num_batches_tracked")
+PICKLE = b"\x80"  # how a pickle begins, in whatever program's file
+OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # how files of torch before 1.6 begin
 CLASSIFIER = ("head.", "fc.", "norm.", "classifier.")
 SHOWN = 8  # names of each kind that a table lists
 
@@ -81,18 +86,43 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing, broken, would run code, or holds no tensors.
     """
     path = Path(path)
-    content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
-    state = unwrap(content)
+    state = in_memory(unwrap(read_content(path)), path)
     if not state:
         raise CheckpointError("the file holds no weights", where=str(path))
     return state
+
+
+def read_content(path: Path) -> Any:
+    """What any weight file holds: tensors (or `Stored` ones, see `pickles`), containers, numbers, texts, `Stand`s.
+
+    Raises:
+        CheckpointError: the file is missing, broken, or would run code.
+    """
+    check_file(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if not (is_zip(path) or starts_with(path, PICKLE)):
+        raise CheckpointError("this is not a weight file", where=str(path))
+    return read_torch(path) if starts_with(path, OLD_TORCH) else read_pickled(path)
+
+
+def starts_with(path: Path, start: bytes) -> bool:
+    """Whether a file begins with these bytes."""
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def read_torch(path: Path) -> Any:
     """The content of a file that `torch.save` wrote, tensors on the CPU. Raises CheckpointError; runs no code."""
     check_file(path)
     try:
+        if is_zip(path):
+            checked_zip(path).close()
+        elif not starts_with(path, PICKLE):
+            raise CheckpointError("this is not a weight file", where=str(path))
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         text = str(error)
         if "Unsupported" in text or "GLOBAL" in text:
@@ -139,8 +169,12 @@ def beside(folder: Path) -> str:
     return f"{folder} holds {', '.join(names[-5:]) if names else 'no weight file'}"
 
 
-def unwrap(content: Any) -> dict[str, Tensor]:
-    """The tensors by name, from under the keys that training programs put around them."""
+def unwrap(content: Any) -> dict[str, Any]:
+    """The tensors (or `Stored` ones) by name, from under the keys that training programs put around them.
+
+    Raises:
+        CheckpointError: a tensor is of no usual kind, or claims to be larger than what the file holds of it.
+    """
     for _ in WRAPPERS:
         inner = next(
             (content[k] for k in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(k), Mapping)), None
@@ -150,7 +184,16 @@ def unwrap(content: Any) -> dict[str, Tensor]:
         content = inner
     if not isinstance(content, Mapping):
         return {}
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return {str(name): real(value) for name, value in content.items() if isinstance(value, Tensor | Stored)}
+
+
+def real(tensor: Any) -> Any:
+    """The tensor itself. Raises CheckpointError when it is not a block of numbers as large as it says."""
+    if isinstance(tensor, Tensor):
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise CheckpointError(f"a tensor of shape {tuple(tensor.shape)} is larger than what the file holds of it")
+    return tensor
 
 
 def load_pretrained(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> LoadReport:

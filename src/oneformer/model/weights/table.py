@@ -66,8 +66,10 @@ class Table:
         left: dict[str, Tensor] = {}
         for name, tensor in state.items():
             theirs = self.theirs(name)
-            if theirs:
+            if len(theirs) > 1:
                 out |= dict(zip(theirs, tensor.chunk(len(theirs)), strict=True))
+            elif theirs:
+                out[theirs[0]] = tensor
             else:
                 left[name] = tensor
         return Carried(out, left)
