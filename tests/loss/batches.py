@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import torch
 from torch import Tensor
 
 from oneformer.data.sample import BACKGROUND, VOID, Target
 from oneformer.loss.points import Points, draw_points
+from oneformer.model.decoder import Decoded, Prediction
 from oneformer.spec.model import ModelSpec, OneFormerHeadSpec, SemSegHeadSpec
 
 CLASSES = 5
@@ -47,24 +46,31 @@ def random_decoded(
     layers: int = 3,
     size: tuple[int, int] = (8, 10),
     dtype: torch.dtype = torch.float32,
-) -> SimpleNamespace:
-    """What the network returns in training, every part a leaf."""
+) -> Decoded:
+    """What the network returns in training, every part a leaf.
+
+    The mask features hold the masks of all queries and layers, one a channel, and each query picks its own: masks are
+    then as random and as independent as their features.
+    """
+    pick = torch.eye(layers * queries, dtype=dtype).unflatten(0, (layers, queries))
     outputs = [
-        (leaf(images, queries, CLASSES + 1, dtype=dtype), leaf(images, queries, *size, scale=3, dtype=dtype))
-        for _ in range(layers)
+        Prediction(
+            leaf(images, queries, CLASSES + 1, dtype=dtype),
+            pick[layer].expand(images, -1, -1).clone().requires_grad_(),
+        )
+        for layer in range(layers)
     ]
-    return SimpleNamespace(
-        class_logits=outputs[0][0],
-        mask_logits=outputs[0][1],
-        auxiliary=tuple(outputs[1:]),
+    return Decoded(
+        last=outputs[0],
+        early=tuple(outputs[1:]),
+        mask_features=leaf(images, layers * queries, *size, scale=3, dtype=dtype),
         queries=leaf(images, queries, 16, dtype=dtype),
     )
 
 
-def leaves(decoded: SimpleNamespace) -> list[Tensor]:
+def leaves(decoded: Decoded) -> list[Tensor]:
     """All tensors of `random_decoded`."""
-    pairs = [(decoded.class_logits, decoded.mask_logits), *decoded.auxiliary]
-    return [x for pair in pairs for x in pair] + [decoded.queries]
+    return [x for layer in (decoded.last, *decoded.early) for x in layer] + [decoded.mask_features, decoded.queries]
 
 
 def some_points(target: Target, count: int = 48) -> Points:

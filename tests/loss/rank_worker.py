@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from loss.batches import random_decoded, random_target, small_spec, some_points
 from oneformer.loss.total import Criterion
+from oneformer.model.decoder import Decoded, Prediction
 
 RANKS = 2
 PARTS = ("loss_mask", "loss_dice", "loss_mask_0", "loss_dice_0", "loss_contrastive")
@@ -51,10 +51,11 @@ def share_of_batch(case: Case, start: int, stop: int) -> dict[str, Tensor]:
     decoded, texts = random_decoded(images, layers=2), torch.randn(images, 7, 16)
     mask_weight, width_weight = torch.ones(8, 10, requires_grad=True), torch.ones(16, requires_grad=True)
     part = slice(start, stop)
-    local = SimpleNamespace(
-        class_logits=decoded.class_logits.detach()[part],
-        mask_logits=decoded.mask_logits.detach()[part] * mask_weight,
-        auxiliary=tuple((c.detach()[part], m.detach()[part] * mask_weight) for c, m in decoded.auxiliary),
+    layers = [Prediction(*(x.detach()[part] for x in layer)) for layer in (decoded.last, *decoded.early)]
+    local = Decoded(
+        last=layers[0],
+        early=tuple(layers[1:]),
+        mask_features=decoded.mask_features.detach()[part] * mask_weight,
         queries=decoded.queries.detach()[part] * width_weight,
     )
     criterion = Criterion(small_spec())

@@ -19,7 +19,13 @@ UNCERTAIN = 36  # of 48 points
 
 
 def losses(maps: Tensor, target: Target, points: Points, match: Match) -> tuple[Tensor, Tensor]:
-    return image_mask_losses(maps, read_target(target, points, size=SIZE), match, uncertain=UNCERTAIN)
+    return image_mask_losses(factors(maps), read_target(target, points, size=SIZE), match, uncertain=UNCERTAIN)
+
+
+def factors(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (L, n, h, w) as a product, each being a channel that one query picks."""
+    features = maps.flatten(0, 1)
+    return torch.eye(len(features), dtype=maps.dtype).unflatten(0, maps.shape[:2]), features
 
 
 @pytest.mark.parametrize("void", [False, True])
@@ -102,4 +108,9 @@ def test_gradients_equal_finite_differences(void: bool) -> None:
     maps = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     # All candidates are kept: the choice of places has jumps, which no finite difference can cross.
     count = truth.num_candidates
-    assert torch.autograd.gradcheck(lambda m: image_mask_losses(m, truth, match, uncertain=count), (maps,))
+    assert torch.autograd.gradcheck(lambda m: image_mask_losses(factors(m), truth, match, uncertain=count), (maps,))
+    embed = torch.randn(1, 2, 3, dtype=torch.float64, requires_grad=True)
+    features = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda *masks: image_mask_losses(masks, truth, match, uncertain=count), (embed, features)
+    )

@@ -6,21 +6,29 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from loss.batches import CLASSES, random_decoded, random_target, some_points
 from loss.reference import best_pairs, cost_matrix
 from oneformer.data.sample import Target
 from oneformer.loss.match import CostWeights, Matches, _softplus_sum, match, pair_costs
 from oneformer.loss.points import read_target
+from oneformer.model.decoder import Decoded
 
 WEIGHTS = CostWeights(2, 5, 5)
 SIZE = (8, 10)
 
 
-def match_batch(decoded: object, targets: list[Target]) -> Matches:
-    layers = [(decoded.class_logits, decoded.mask_logits), *decoded.auxiliary]
+def match_batch(decoded: Decoded, targets: list[Target]) -> Matches:
     truth = [read_target(t, some_points(t), size=SIZE) for t in targets]
-    return match(torch.stack([c for c, _ in layers]), [m for _, m in layers], truth, weights=WEIGHTS)
+    return match(*stacked(decoded), truth, weights=WEIGHTS)
+
+
+def stacked(decoded: Decoded) -> tuple[Tensor, Tensor, Tensor]:
+    """Class logits (L, B, Q, K+1) and the factors of the masks (L, B, Q, C'), (B, C', h, w)."""
+    layers = [decoded.last, *decoded.early]
+    classes, embed = (torch.stack(part).detach() for part in zip(*layers, strict=True))
+    return classes, embed, decoded.mask_features.detach()
 
 
 @pytest.mark.parametrize("void", [False, True])
@@ -29,10 +37,10 @@ def test_costs_and_pairs_equal_those_found_one_by_one(void: bool) -> None:
     target, decoded = random_target(3, void=void), random_decoded(1, queries=5, layers=2)
     points = some_points(target)
     truth = read_target(target, points, size=SIZE)
-    classes = torch.stack([decoded.class_logits, decoded.auxiliary[0][0]]).detach()
+    classes, embed, features = stacked(decoded)
     masks = [decoded.mask_logits.detach(), decoded.auxiliary[0][1].detach()]
-    costs = pair_costs(classes[:, 0].softmax(-1), torch.stack([m[0] for m in masks]), truth, weights=WEIGHTS)
-    found = match(classes, masks, [truth], weights=WEIGHTS).images[0]
+    costs = pair_costs(classes[:, 0].softmax(-1), (embed[:, 0], features[0]), truth, weights=WEIGHTS)
+    found = match(classes, embed, features, [truth], weights=WEIGHTS).images[0]
     for layer in range(2):
         expected = cost_matrix(
             classes[layer, 0].double().numpy(),
@@ -74,7 +82,7 @@ def test_costs_that_are_no_numbers_are_reported_by_layer_and_do_not_crash(poison
     torch.manual_seed(0)
     decoded = random_decoded(2)
     with torch.no_grad():
-        decoded.auxiliary[0][1][1, 3] = poison
+        decoded.early[0].mask_embed[1, 3] = poison
     matches = match_batch(decoded, [random_target(2), random_target(3)])
     assert matches.finite == (True, False, True)
     assert 3 not in matches.images[1].queries[1].tolist()
@@ -83,7 +91,7 @@ def test_costs_that_are_no_numbers_are_reported_by_layer_and_do_not_crash(poison
 def test_a_batch_full_of_nan_still_gets_pairs() -> None:
     decoded = random_decoded(1)
     with torch.no_grad():
-        decoded.mask_logits.fill_(float("nan"))
+        decoded.last.mask_embed.fill_(float("nan"))
     matches = match_batch(decoded, [random_target(3)])
     assert len(set(matches.images[0].queries[0].tolist())) == 3
     assert not matches.finite[0]
@@ -106,5 +114,5 @@ def test_what_a_query_says_about_void_does_not_matter() -> None:
     maps = torch.randn(1, 2, *SIZE)
     maps[0, 1] = maps[0, 0]
     maps[0, 1, 5:] = -maps[0, 0, 5:]  # one map row beyond the border, for its neighbour reaches over
-    costs = pair_costs(torch.full((1, 2, CLASSES + 1), 0.1), maps, truth, weights=WEIGHTS)
+    costs = pair_costs(torch.full((1, 2, CLASSES + 1), 0.1), (torch.eye(2)[None], maps[0]), truth, weights=WEIGHTS)
     torch.testing.assert_close(costs[0, 0], costs[0, 1])

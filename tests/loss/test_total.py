@@ -10,6 +10,7 @@ from loss import reference
 from loss.batches import CLASSES, as_masks, leaf, leaves, random_decoded, random_target, small_spec, some_points
 from oneformer.errors import WorkError
 from oneformer.loss.total import Criterion
+from oneformer.model.decoder import Prediction
 
 
 def test_every_part_equals_an_independent_computation() -> None:
@@ -60,7 +61,8 @@ def test_any_number_of_objects_gives_finite_losses_and_gradients_for_all(counts:
         assert bool(torch.isfinite(x.grad).all())
     if not sum(counts):
         assert losses["loss_mask"].item() == losses["loss_dice"].item() == 0
-        assert not decoded.mask_logits.grad.any()
+        assert not decoded.mask_features.grad.any()
+        assert not decoded.last.mask_embed.grad.any()
 
 
 def test_an_image_that_is_all_void_adds_nothing_to_the_mask_losses() -> None:
@@ -108,7 +110,8 @@ def test_without_deep_supervision_only_the_last_layer_counts() -> None:
     losses = Criterion(small_spec(deep_supervision=False))(decoded, [random_target(2)], None)
     assert set(losses) == {"loss", "loss_ce", "loss_mask", "loss_dice", "loss_contrastive"}
     losses["loss"].backward()
-    assert decoded.auxiliary[0][1].grad is None
+    assert decoded.early[0].class_logits.grad is None
+    assert decoded.early[0].mask_embed.grad is None
 
 
 def test_the_learned_scale_starts_at_the_temperature_and_is_the_only_parameter() -> None:
@@ -154,19 +157,20 @@ def test_half_precision_in_gives_float32_losses_near_the_full_ones() -> None:
     decoded, target = random_decoded(1, layers=1), random_target(3)
     points = [some_points(target)]
     full = Criterion(small_spec())(decoded, [target], None, points=points)
-    decoded.class_logits, decoded.mask_logits = decoded.class_logits.bfloat16(), decoded.mask_logits.bfloat16()
+    rounded = Prediction(*(x.bfloat16() for x in decoded.last))
+    decoded = decoded._replace(last=rounded, mask_features=decoded.mask_features.bfloat16())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = Criterion(small_spec())(decoded, [target], None, points=points)
     assert all(value.dtype == torch.float32 for value in half.values())
     assert half["loss"].item() == pytest.approx(full["loss"].item(), rel=0.02)
 
 
-@pytest.mark.parametrize("where", ["class_logits", "mask_logits"])
+@pytest.mark.parametrize("where", ["class_logits", "mask_embed"])
 def test_a_nan_anywhere_stops_training_and_names_images_and_losses(where: str) -> None:
     torch.manual_seed(0)
     criterion, decoded = Criterion(small_spec()), random_decoded(2)
     with torch.no_grad():
-        getattr(decoded, where)[1, 3] = float("nan")  # query 3 of image 1 will not be matched
+        getattr(decoded.last, where)[1, 3] = float("nan")  # query 3 of image 1 will not be matched
     losses = criterion(decoded, [random_target(2), random_target(1)], None)
     with pytest.raises(WorkError) as caught:
         criterion.raise_if_not_finite(losses, ["a.jpg", "b.jpg"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.specs import tiny_spec
-from oneformer.model.decoder import Decoder, Level
+from oneformer.model.decoder import Decoder, Level, mask_logits
 from oneformer.model.pixel import Features
 from oneformer.spec.model import ModelSpec
 
@@ -30,9 +30,9 @@ def test_there_is_a_prediction_before_and_after_every_layer() -> None:
     assert decoded.class_logits.shape == (2, 12, 6)
     assert decoded.mask_logits.shape == (2, 12, 16, 24)
     assert len(decoded.auxiliary) == spec.one_former.dec_layers - 1
-    first = decoder.predict(decoded.queries, features.mask_features)
-    assert torch.equal(first[0], decoded.auxiliary[0][0])
-    assert torch.equal(first[1], decoded.auxiliary[0][1])
+    first = decoder.predict(decoded.queries)
+    assert torch.equal(first.class_logits, decoded.auxiliary[0][0])
+    assert torch.equal(mask_logits(first.mask_embed, features.mask_features), decoded.auxiliary[0][1])
     assert decoder(features, torch.randn(2, 64), auxiliary=False).auxiliary == ()
 
 
@@ -60,7 +60,7 @@ def test_masks_at_a_level_equal_the_resized_masks() -> None:
     spec = tiny_spec()
     decoder, features = decoder_of(spec), features_of(spec)
     x = torch.randn(2, 12, 64)
-    full = decoder.predict(x, features.mask_features)[1]
+    full = mask_logits(decoder.predict(x).mask_embed, features.mask_features)
     for i, memory in enumerate(features.memory):
         small = decoder.mask_embed(decoder.norm(x)) @ decoder.level(i, features).mask_features
         want = nn.functional.interpolate(full, size=memory.shape[2:], mode="bilinear", align_corners=False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from loss.batches import CLASSES, leaf, leaves, random_decoded, random_target, s
 from oneformer.data.sample import Target
 from oneformer.errors import WorkError
 from oneformer.loss.total import Criterion
+from oneformer.model.decoder import Decoded
 from oracle.same_points import SamePoints
 
 hf = pytest.importorskip("transformers.models.oneformer.modeling_oneformer")
@@ -36,9 +36,7 @@ def their_criterion(points: int = 48) -> torch.nn.Module:
     )
 
 
-def their_losses(
-    criterion: torch.nn.Module, decoded: SimpleNamespace, targets: Sequence[Target], texts: Tensor
-) -> dict:
+def their_losses(criterion: torch.nn.Module, decoded: Decoded, targets: Sequence[Target], texts: Tensor) -> dict:
     auxiliary = [{"class_queries_logits": c, "masks_queries_logits": m} for c, m in decoded.auxiliary]
     return criterion(
         decoded.mask_logits,
@@ -129,7 +127,7 @@ def test_difference_a_nan_in_an_unmatched_query_goes_unseen_with_them_and_stops_
     torch.manual_seed(0)
     targets, decoded, texts = [random_target(2)], random_decoded(1, layers=1), leaf(1, 7, 16)
     with torch.no_grad():
-        decoded.mask_logits[0, 3] = math.nan
+        decoded.last.mask_embed[0, 3] = math.nan
     assert all(v.isfinite() for v in their_losses(their_criterion(), decoded, targets, texts).values())
     criterion = Criterion(small_spec())
     with pytest.raises(WorkError):

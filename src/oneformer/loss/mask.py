@@ -1,4 +1,4 @@
-"""Matched mask logits and sampled truth -> binary cross-entropy and dice loss at the points that matter most."""
+"""Matched masks and sampled truth -> binary cross-entropy and dice loss at the points that matter most."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from oneformer.loss.match import TINY, Match
 from oneformer.loss.points import SampledTarget, at_least_float32, chunk, most_uncertain
+from oneformer.model.decoder import mask_logits
 
 
 def point_losses(logits: Tensor, values: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -31,20 +32,24 @@ def point_losses(logits: Tensor, values: Tensor, known: Tensor | None) -> tuple[
     return bce, 1 - (2 * overlap + 1) / (size + 1)
 
 
-def image_mask_losses(maps: Tensor, target: SampledTarget, match: Match, *, uncertain: int) -> tuple[Tensor, Tensor]:
-    """One image's matched mask logits (L, n, h, w) -> the sums over its n masks of BCE and dice, (L,) each.
+def image_mask_losses(
+    masks: tuple[Tensor, Tensor], target: SampledTarget, match: Match, *, uncertain: int
+) -> tuple[Tensor, Tensor]:
+    """One image's matched masks as factors (L, n, C') and (C', h, w) -> the sums over them of BCE and dice, (L,) each.
 
     Of the candidate places each mask keeps the `uncertain` ones where its own logit is nearest to 0 (PointRend,
     arXiv 1912.08193, section 3.1), and the uniform places as they are.
     """
-    count = maps.shape[1]
+    embed, features = masks
+    count = embed.shape[1]
     stencil = target.stencil.part(target.num_match)  # candidates and uniform places, C+U
-    step = chunk(maps.device, count * len(stencil))
+    step = chunk(features.device, count * len(stencil))
     sums = []
-    for start in range(0, maps.shape[0], step):
-        part = at_least_float32(maps[start : start + step]).flatten(0, 1)  # (M, h, w)
+    for start in range(0, embed.shape[0], step):
+        part = embed[start : start + step].reshape(1, -1, embed.shape[2])  # (1, M, C')
+        maps = at_least_float32(mask_logits(part, features[None])[0])  # (M, h, w)
         owner = match.targets[start : start + step].flatten()  # (M,)
-        losses = point_losses(*_at_kept_places(stencil.sample(part), target, owner, uncertain))
+        losses = point_losses(*_at_kept_places(stencil.sample(maps), target, owner, uncertain))
         sums.append(torch.stack(losses).view(2, -1, count).sum(2))
     bce, dice = torch.cat(sums, 1)
     return bce, dice

@@ -53,34 +53,43 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def match(
-    class_logits: Tensor, mask_logits: Sequence[Tensor], targets: Sequence[SampledTarget], *, weights: CostWeights
+    class_logits: Tensor,
+    mask_embed: Tensor,
+    mask_features: Tensor,
+    targets: Sequence[SampledTarget],
+    *,
+    weights: CostWeights,
 ) -> Matches:
-    """Class logits (L, B, Q, K+1), mask logits L x (B, Q, h, w) and B sampled targets -> the pairs of least total cost.
+    """Class logits (L, B, Q, K+1), both factors of the masks and B sampled targets -> the pairs of least total cost.
 
+    The factors are (L, B, Q, C') and (B, C', h, w); masks are only computed at the points of `targets`.
     Never fails on NaN: the layer is reported in `Matches.finite` instead. Images without objects, and with more
     objects than queries, are served.
     """
     probabilities = class_logits.softmax(-1)
     costs = []
     for i, target in enumerate(targets):
-        maps = torch.stack([at_least_float32(layer[i]) for layer in mask_logits])  # (L, Q, h, w)
-        costs.append(pair_costs(probabilities[:, i], maps, target, weights=weights))  # (L, Q, N)
+        masks = (mask_embed[:, i], mask_features[i])
+        costs.append(pair_costs(probabilities[:, i], masks, target, weights=weights))  # (L, Q, N)
     return _assign(costs)
 
 
-def pair_costs(probabilities: Tensor, maps: Tensor, target: SampledTarget, *, weights: CostWeights) -> Tensor:
-    """One image: class probabilities (L, Q, K+1), mask logits (L, Q, h, w), truth -> cost of each pair (L, Q, N).
+def pair_costs(
+    probabilities: Tensor, masks: tuple[Tensor, Tensor], target: SampledTarget, *, weights: CostWeights
+) -> Tensor:
+    """One image: class probabilities (L, Q, K+1), factors of the masks, truth -> cost of each pair (L, Q, N).
 
-    The class cost is minus the probability of the object's class; mask and dice cost are the losses of `loss/mask.py`
-    at the shared points, void left out.
+    The factors are (L, Q, C') and (C', h, w). The class cost is minus the probability of the object's class; mask and
+    dice cost are the losses of `loss/mask.py` at the shared points, void left out.
     """
-    layers, queries = maps.shape[:2]
+    embed, features = masks
+    layers, queries = embed.shape[:2]
     count = target.num_match
-    values = target.values[:, :count].to(maps.dtype)  # (N, P)
+    values = at_least_float32(target.values[:, :count].to(features.dtype))  # (N, P)
     known = target.known_part(0, count)
     if not len(values):
-        return maps.new_zeros(layers, queries, 0)
-    sums = _point_sums(maps.flatten(0, 1), target, values)
+        return values.new_zeros(layers, queries, 0)
+    sums = _point_sums(embed.flatten(0, 1), features, target, values)
     total = float(count) if known is None else known.sum().clamp(min=TINY)
     mask = (sums.softplus - sums.logit_in_mask) / total  # (N, L*Q)
     scale = count / total  # so that smoothing by 1 weighs the same whatever part of the image is void
@@ -91,7 +100,7 @@ def pair_costs(probabilities: Tensor, maps: Tensor, target: SampledTarget, *, we
 
 
 class _PointSums(NamedTuple):
-    """Sums over the points, weighted by how known they are, for C = L*Q maps: (C,), (C,), (N, C), (N, C)."""
+    """Sums over the points, weighted by how known they are, for C = L*Q masks: (C,), (C,), (N, C), (N, C)."""
 
     softplus: Tensor
     sigmoid: Tensor
@@ -99,22 +108,26 @@ class _PointSums(NamedTuple):
     sigmoid_in_mask: Tensor
 
 
-def _point_sums(maps: Tensor, target: SampledTarget, values: Tensor) -> _PointSums:
-    """Maps (C, h, w) and truth (N, P) -> everything the mask and dice cost need, points taken in chunks.
+def _point_sums(embed: Tensor, features: Tensor, target: SampledTarget, values: Tensor) -> _PointSums:
+    """Factors (C, C') and (C', h, w) of C masks, truth (N, P) -> what mask and dice cost need, points in chunks.
 
-    With soft truth t, BCE(x, t) = softplus(x) - x t: one softplus per point and map, and one product with the truth.
+    Reading a mask between its pixels is linear, so the features are read there, once for all layers, and multiplied
+    after. With soft truth t, BCE(x, t) = softplus(x) - x t: one softplus per point and mask, and one product with the
+    truth.
     """
-    table = maps.flatten(1).t().contiguous()  # (h*w, C)
+    table = at_least_float32(features).flatten(1).t().contiguous()  # (h*w, C')
+    project = embed.to(features.dtype).t()  # (C', C)
     known = target.known_part(0, target.num_match)
     weight = values.new_ones(1, values.shape[1]) if known is None else known[None].to(values.dtype)
     factors = torch.cat((weight, values))  # (1+N, P)
-    softplus = table.new_zeros(table.shape[1])
-    sigmoids = table.new_zeros(len(factors), table.shape[1])  # (1+N, C)
-    logits = table.new_zeros(len(values), table.shape[1])  # (N, C)
-    step = max(FOLD, chunk(table.device, table.shape[1]) // FOLD * FOLD)
+    softplus = table.new_zeros(len(embed))
+    sigmoids = table.new_zeros(len(factors), len(embed))  # (1+N, C)
+    logits = table.new_zeros(len(values), len(embed))  # (N, C)
+    step = max(FOLD, chunk(table.device, len(embed)) // FOLD * FOLD)
     for start in range(0, values.shape[1], step):
         stop = min(start + step, target.num_match)
-        x = target.stencil.part(start, stop).rows(table)  # (p, C)
+        read = target.stencil.part(start, stop).rows(table)  # (p, C')
+        x = at_least_float32(read.to(features.dtype) @ project)  # (p, C)
         logits.addmm_(values[:, start:stop], x)
         probability = x.sigmoid()
         sigmoids.addmm_(factors[:, start:stop], probability)

@@ -16,20 +16,13 @@ from oneformer.errors import WorkError
 from oneformer.loss.contrast import contrastive_loss, gather_counts
 from oneformer.loss.label import assigned_classes, label_loss
 from oneformer.loss.mask import image_mask_losses
-from oneformer.loss.match import CostWeights, Match, Matches, match
+from oneformer.loss.match import CostWeights, Matches, match
 from oneformer.loss.points import Points, SampledTarget, at_least_float32, draw_points, read_target
 
 if TYPE_CHECKING:
     from oneformer.data.sample import Target
     from oneformer.model.oneformer import Decoded
     from oneformer.spec.model import ModelSpec
-
-
-def _matched_maps(mask_logits: Sequence[Tensor], matches: Sequence[Match]) -> Tensor:
-    """Mask logits L x (B, Q, h, w) and B matches -> maps of the matched queries, image by image, (L, sum n, h, w)."""
-    queries = mask_logits[0].shape[1]
-    rows = torch.cat([match.queries + i * queries for i, match in enumerate(matches)], 1)  # (L, sum n) into B*Q
-    return torch.stack([maps.flatten(0, 1).index_select(0, row) for maps, row in zip(mask_logits, rows, strict=True)])
 
 
 class Criterion(nn.Module):
@@ -69,24 +62,24 @@ class Criterion(nn.Module):
         """Decoded outputs, B targets and texts (B, Q, C) or None -> scalar losses by name.
 
         `loss_ce`, `loss_mask`, `loss_dice` of the last layer, the same with `_0`, `_1`, ... for the earlier ones (in
-        the order of `decoded.auxiliary`) and `loss_contrastive` (0 without texts) are unweighted; `loss` is the
+        the order of `decoded.early`) and `loss_contrastive` (0 without texts) are unweighted; `loss` is the
         weighted total to minimise. `points` fixes the places the mask losses look at, one item per image; left out,
         they are drawn from torch's generator.
 
         Mask losses are divided by the mean number of objects per rank, at least 1. Every input that is given gets a
         gradient, objects or none. Values that are no numbers come out as they are: see `raise_if_not_finite`.
         """
-        layers = [(decoded.class_logits, decoded.mask_logits)]
-        layers += list(decoded.auxiliary) if self.deep_supervision else []
-        with torch.autocast(decoded.mask_logits.device.type, enabled=False):
-            class_logits = torch.stack([at_least_float32(c) for c, _ in layers])  # (L, B, Q, K+1)
-            mask_logits = [m for _, m in layers]  # L x (B, Q, h, w)
-            truth = self._read(targets, points, size=mask_logits[0].shape[-2:])
-            matches = match(class_logits.detach(), mask_logits, truth, weights=self.weights)
+        layers = [decoded.last, *(decoded.early if self.deep_supervision else ())]
+        features = decoded.mask_features
+        with torch.autocast(features.device.type, enabled=False):
+            class_logits = torch.stack([at_least_float32(layer.class_logits) for layer in layers])  # (L, B, Q, K+1)
+            embed = torch.stack([layer.mask_embed for layer in layers])  # (L, B, Q, C')
+            truth = self._read(targets, points, size=features.shape[-2:])
+            matches = match(class_logits.detach(), embed.detach(), features.detach(), truth, weights=self.weights)
             objects = sum(len(target.labels) for target in targets)
             counts = gather_counts([objects, len(targets)], class_logits.device)
             ce = self._label_loss(class_logits, matches, truth)
-            bce, dice = self._mask_losses(mask_logits, matches, truth)
+            bce, dice = self._mask_losses(embed, features, matches, truth)
             num_masks = max(1.0, sum(row[0] for row in counts) / len(counts))
             contrastive = self._contrastive_loss(decoded.queries, texts, [row[1] for row in counts])
             return self._collect(ce, bce / num_masks, dice / num_masks, contrastive)
@@ -108,16 +101,17 @@ class Criterion(nn.Module):
         return label_loss(class_logits, classes, no_object_weight=self.no_object_weight)
 
     def _mask_losses(
-        self, mask_logits: Sequence[Tensor], matches: Matches, truth: Sequence[SampledTarget]
+        self, embed: Tensor, features: Tensor, matches: Matches, truth: Sequence[SampledTarget]
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits L x (B, Q, h, w) -> sums of BCE and dice over all matched masks, (L,) each."""
+        """Factors (L, B, Q, C') and (B, C', h, w) -> sums of BCE and dice over all matched masks, (L,) each."""
         uncertain = int(self.importance * self.num_points)
-        maps = _matched_maps(mask_logits, matches.images)  # (L, sum n, h, w)
-        sums = maps[:, :0].sum((1, 2, 3)).expand(2, -1)  # 0, but part of the graph when no image has an object
-        counts = [pairs.queries.shape[1] for pairs in matches.images]
-        for part, target, pairs in zip(maps.split(counts, 1), truth, matches.images, strict=True):
-            if part.shape[1]:
-                sums = sums + torch.stack(image_mask_losses(part, target, pairs, uncertain=uncertain))
+        # 0, but part of the graph when no image has an object
+        sums = at_least_float32(embed[:, :0].sum((1, 2, 3)) + features[:0].sum()).expand(2, -1)
+        for i, (target, pairs) in enumerate(zip(truth, matches.images, strict=True)):
+            if pairs.queries.shape[1]:
+                rows = pairs.queries[..., None].expand(-1, -1, embed.shape[3])  # (L, n, C')
+                masks = (embed[:, i].gather(1, rows), features[i])
+                sums = sums + torch.stack(image_mask_losses(masks, target, pairs, uncertain=uncertain))
         bce, dice = sums
         # A cost that is no number may belong to a query that was not matched: it must stop training all the same.
         return bce + bce.new_tensor([0.0 if fine else math.nan for fine in matches.finite]), dice

@@ -20,17 +20,46 @@ from oneformer.model.query import QueryInitialiser
 if TYPE_CHECKING:
     from oneformer.spec.model import ModelSpec
 
-Prediction = tuple[Tensor, Tensor]
-"""Class logits (B, Q, K+1) and mask logits (B, Q, h, w)."""
+
+class Prediction(NamedTuple):
+    """What the heads make of the queries after one layer."""
+
+    class_logits: Tensor  # (B, Q, K+1), the last column is "no object"
+    mask_embed: Tensor  # (B, Q, C'), its product with the mask features is the mask
 
 
 class Decoded(NamedTuple):
-    """What the decoder says about a batch."""
+    """What the decoder says about a batch.
 
-    class_logits: Tensor  # (B, Q, K+1), the last column is "no object"
-    mask_logits: Tensor  # (B, Q, h, w)
-    auxiliary: tuple[Prediction, ...]  # predictions before the first layer and after each but the last; () unless asked
+    Masks are kept as the two factors of their product, because training needs few of the pixels of ten layers' masks:
+    the matched queries' masks, and all masks at random points (loss/total.py).
+    """
+
+    last: Prediction
+    early: tuple[Prediction, ...]  # before the first layer and after each but the last; () unless asked for
+    mask_features: Tensor  # (B, C', h, w)
     queries: Tensor  # (B, Q, C), as they entered the first layer
+
+    @property
+    def class_logits(self) -> Tensor:
+        """(B, Q, K+1) after the last layer."""
+        return self.last.class_logits
+
+    @property
+    def mask_logits(self) -> Tensor:
+        """(B, Q, h, w) after the last layer; computed anew each time it is asked for."""
+        return mask_logits(self.last.mask_embed, self.mask_features)
+
+    @property
+    def auxiliary(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Class and mask logits of the earlier layers, computed anew each time."""
+        return tuple((p.class_logits, mask_logits(p.mask_embed, self.mask_features)) for p in self.early)
+
+
+def mask_logits(embed: Tensor, mask_features: Tensor) -> Tensor:
+    """(B, n, C') and (B, C', h, w) -> (B, n, h, w)."""
+    masks = embed.to(mask_features.dtype) @ mask_features.flatten(2)  # (B, n, h*w)
+    return masks.unflatten(2, mask_features.shape[2:])
 
 
 class Level(NamedTuple):
@@ -95,7 +124,7 @@ class Decoder(nn.Module):
         for i, layer in enumerate(self.layers):
             level = levels[i % len(levels)]
             if auxiliary:
-                early.append(self.predict(x, features.mask_features))
+                early.append(self.predict(x))
             x = recompute(
                 self.attend,
                 layer,
@@ -104,8 +133,7 @@ class Decoder(nn.Module):
                 self.open_places(x, level),
                 on=self.activation_checkpointing and self.training,
             )
-        class_logits, mask_logits = self.predict(x, features.mask_features)
-        return Decoded(class_logits, mask_logits, tuple(early), queries)
+        return Decoded(self.predict(x), tuple(early), features.mask_features, queries)
 
     def level(self, index: int, features: Features) -> Level:
         """Memory map `index` as tokens."""
@@ -134,8 +162,7 @@ class Decoder(nn.Module):
         out: Tensor = layer(x, self.query_embed.weight, F.linear(level.key, *wk), F.linear(level.value, *wv), places)
         return out
 
-    def predict(self, x: Tensor, mask_features: Tensor) -> Prediction:
-        """(B, Q, C) -> class logits (B, Q, K+1), mask logits (B, Q, h, w)."""
+    def predict(self, x: Tensor) -> Prediction:
+        """Queries (B, Q, C) -> what they stand for."""
         x = self.norm(x)
-        masks = self.mask_embed(x) @ mask_features.flatten(2)  # (B, Q, h*w)
-        return self.class_embed(x), masks.unflatten(2, mask_features.shape[2:])
+        return Prediction(self.class_embed(x), self.mask_embed(x))
