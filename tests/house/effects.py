@@ -7,30 +7,12 @@ not be allowed alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from house import look_data, look_runs
-from house.look_model import learning, logits, losses, noisy_logits, segments, shapes, work
+from house.effects_backbones import BACKBONES, COARSE
+from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
 from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
-from house.world import Look
+from house.row import Row
 
-
-@dataclass(frozen=True)
-class Row:
-    """One key's effect."""
-
-    value: str
-    look: Look
-    on: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    refused: str = ""
-    """Words of the refusal that is the effect; everything else must not be refused."""
-
-
-COARSE = (
-    "model.sem_seg_head.deformable_transformer_encoder_in_features=[res4, res5]",
-    "model.one_former.num_feature_levels=2",
-)
 HEAD = {
     "in_features": Row("[res4, res5]", shapes, on=COARSE),
     "pixel_decoder_name": Row("BasePixelDecoder", shapes),
@@ -83,32 +65,6 @@ TEXT = {
     "n_ctx": Row("3", shapes),
     "proj_num_layers": Row("3", shapes),
     "task_padding": Row("tao", look_data.validation),
-}
-SWIN = {
-    "embed_dim": Row("12", shapes),
-    "depths": Row("[1,1,1,1]", shapes),
-    "num_heads": Row("[1,2,2,2]", shapes),
-    "window_size": Row("3", shapes),
-    "mlp_ratio": Row("2", shapes),
-    "qkv_bias": Row("false", shapes),
-    "qk_scale": Row("3.0", logits),
-    "attn_drop_rate": Row("0.5", noisy_logits),
-    "drop_rate": Row("0.5", noisy_logits),
-    "drop_path_rate": Row("0.9", noisy_logits),
-    "ape": Row("true", shapes),
-    "patch_norm": Row("false", shapes),
-    "patch_size": Row("2", shapes),
-    "pretrain_img_size": Row("192", shapes, on=("model.backbone.swin.ape=true",)),
-    "use_checkpoint": Row("true", work),
-    "out_features": Row("[res3, res4, res5]", shapes, on=("model.sem_seg_head.common_stride=8",)),
-}
-RESNET_ON = ("model.backbone.name=resnet50",)
-RESNET = {
-    "stride_in_1x1": Row("true", logits, on=RESNET_ON),
-    "depth": Row("101", shapes, on=RESNET_ON),
-    "norm": Row("batch", learning, on=RESNET_ON),
-    "out_features": Row("[res2, res4, res5]", shapes, on=(*RESNET_ON, *COARSE)),
-    "use_checkpoint": Row("true", work, on=RESNET_ON),
 }
 MODEL = {
     "backbone.name": Row("resnet50", shapes),
@@ -273,7 +229,7 @@ TOP = {"preset": Row("nano", shapes), "results_dir": Row("elsewhere", look_runs.
 
 SECTIONS = {
     "": TOP, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
-    "model.backbone.swin": SWIN, "model.backbone.resnet": RESNET, "model": MODEL, "dataset": DATA,
+    "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,
     "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
     "inference": INFERENCE,
 }  # fmt: skip

@@ -9,6 +9,8 @@ from unittest import mock
 
 import pytest
 
+from house.effects_backbones import BACKBONES, TIMM_ON, timm_work
+from house.look_model import work
 from house.look_runs import photos
 from house.recorder import Recorder
 from house.world import World
@@ -56,6 +58,9 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
             words = [*world.base(world.files.data), f"results_dir={world.fresh()}", *map(world.files.words, more)]
             code = cli.main([verb, *words])
             assert code == cli.DONE or (name.endswith("GPU") and code == cli.WRONG_REQUEST), name
+        kinds = {row.on for rows in BACKBONES.values() for row in rows.values()}
+        for on in kinds:  # a training with each of them would take long
+            (timm_work if set(TIMM_ON) <= set(on) else work)(world.spec(on), world)
     yield recorder.read
 
 
