@@ -174,20 +174,20 @@ class WindowAttention(nn.Module):
         batch, _, dim = x.shape
         if where.padded:  # overhanging cells are zero tokens: they attend with the bias of the projection
             x = F.pad(x, (0, 0, 0, 1))
-        qkv = self.qkv(x)[:, where.order]  # (B, windows*N, 3C)
+        qkv = self.qkv(x).index_select(1, where.order)  # (B, windows*N, 3C)
         q, k, v = qkv.view(batch * where.count, -1, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
             q, k, v, attn_mask=self.bias(where, batch, q.dtype), dropout_p=dropout, scale=self.scale
         )  # (B*windows, heads, N, C/heads)
-        mixed = mixed.transpose(1, 2).reshape(batch, -1, dim)[:, where.place]  # (B, h*w, C)
+        mixed = mixed.transpose(1, 2).reshape(batch, -1, dim).index_select(1, where.place)  # (B, h*w, C)
         return self.proj_drop(self.proj(mixed))
 
     def bias(self, where: Windows, batch: int, dtype: torch.dtype) -> Tensor:
         """Relative position bias, and -100 between the regions that a shift has brought into one window."""
         assert isinstance(self.relative_index, Tensor)
         side = self.relative_index.shape[0]
-        bias = self.relative_position_bias_table.t()[:, self.relative_index.flatten()].to(dtype)
+        bias = self.relative_position_bias_table.t().index_select(1, self.relative_index.flatten()).to(dtype)
         bias = bias.unflatten(1, (side, side)).unsqueeze(0)  # (1, heads, N, N)
         if where.apart is None:
             return bias

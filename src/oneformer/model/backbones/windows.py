@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 APART = -100.0  # added to the attention logits between regions that are no neighbours (Swin's released code)
@@ -31,34 +30,46 @@ class Windows:
 
 
 def windows(height: int, width: int, window: int, *, shift: int, device: torch.device) -> Windows:
-    """Cut a map of `height` x `width` tokens into windows, shifted up and left by `shift` tokens, wrapped around."""
-    down, right = -height % window, -width % window
-    full = (height + down, width + right)
-    tokens = torch.arange(height * width, device=device).view(height, width)
-    tokens = F.pad(tokens, (0, right, 0, down), value=height * width)
-    order = cut(tokens.roll((-shift, -shift), (0, 1)), window)
-    places = torch.arange(order.numel(), device=device)
-    places = places.view(full[0] // window, full[1] // window, window, window).transpose(1, 2).reshape(full)
-    place = places.roll((shift, shift), (0, 1))[:height, :width].flatten()
+    """Cut a map of `height` x `width` tokens into windows, shifted up and left by `shift` tokens, wrapped around.
+
+    The two axes are laid out apart and then joined. Nothing here depends on the values of height and width, so that a
+    traced graph can leave them open; then windows always count as overhanging.
+    """
+    down, across = -(-height // window), -(-width // window)  # windows
+    rows, columns = (axis(n, window, shift, device) for n in (down, across))  # (down, N'), (across, N')
+    y, x = rows[:, None, :, None], columns[None, :, None, :]
+    inside = ((y < height) & (x < width)).long()  # (down, across, N', N')
+    order = inside * (y * width + x) + (1 - inside) * (height * width)
+    y, x = (places(n, m, window, shift, device) for n, m in ((height, down), (width, across)))  # (2, h), (2, w)
+    window_of = y[0, :, None] * across + x[0]  # (h, w)
+    place = window_of * window**2 + y[1, :, None] * window + x[1]
     apart = None
     if shift:
-        region = cut(
-            regions(full[0], window, shift, device)[:, None] * 3 + regions(full[1], window, shift, device), window
-        )
+        y, x = (regions(n, window, shift, device) for n in (down, across))
+        region = (y[:, None, :, None] * 3 + x[None, :, None, :]).flatten(2).flatten(0, 1)  # (windows, N)
         apart = (region[:, :, None] != region[:, None, :]) * APART
-    return Windows(order.flatten(), place, apart, order.shape[0], bool(down or right))
+    open_sizes = isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt)
+    padded = open_sizes or down * window != height or across * window != width
+    return Windows(order.flatten(), place.flatten(), apart, down * across, padded)
 
 
-def cut(x: Tensor, window: int) -> Tensor:
-    """(h, w) -> (windows, N)."""
-    height, width = x.shape
-    return x.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window * window)
+def axis(count: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Along one axis: which position stands at each place of each window, (count, N')."""
+    at = torch.arange(count, device=device)[:, None] * window + torch.arange(window, device=device)
+    return (at + shift) % (count * window)
 
 
-def regions(length: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """Along one axis of the shifted map: 0 for whole windows, 1 and 2 for the two parts of the last one."""
-    at = torch.arange(length, device=device)
-    return (at >= length - window).long() + (at >= length - shift).long()
+def places(length: int, count: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Along one axis: the window of each position and its place there, (2, length)."""
+    at = (torch.arange(length, device=device) - shift) % (count * window)
+    return torch.stack((at.div(window, rounding_mode="floor"), at % window))
+
+
+def regions(count: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Along one axis of the shifted map, (count, N'): 0 for whole windows, 1 and 2 for the two parts of the last."""
+    last = (torch.arange(count, device=device) == count - 1).long()  # (count,)
+    wrapped = (torch.arange(window, device=device) >= window - shift).long()  # (N',)
+    return last[:, None] * (1 + wrapped)
 
 
 def relative_index(window: int) -> Tensor:
