@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from house.world import World, digest
 from oneformer.loss.total import Criterion
+from oneformer.model.backbones import build_backbone
 from oneformer.model.oneformer import Decoded, OneFormer, build_model
 from oneformer.segments import Rules, encoded_instances, panoptic
 from oneformer.spec import ExperimentSpec
@@ -40,13 +41,12 @@ def noisy_logits(spec: ExperimentSpec, _: World) -> list[str]:
     return [digest(part) for part in (decoded.class_logits, *decoded.auxiliary)]
 
 
-def run(model: OneFormer, spec: ModelSpec) -> Decoded:
-    """One image through the network."""
+def run(model: OneFormer, spec: ModelSpec, *, images: int = 1) -> Decoded:
+    """Random images through the network."""
     torch.manual_seed(1)  # weights of other shapes have drawn other numbers of random numbers
-    images = torch.randn(1, 3, 64, 96)
-    tokens = torch.zeros(1, spec.text_encoder.context_length)
-    tokens[0, : len(TOKENS)] = torch.tensor(TOKENS)
-    return model.decode(model.features(images), tokens)
+    tokens = torch.zeros(images, spec.text_encoder.context_length)
+    tokens[:, : len(TOKENS)] = torch.tensor(TOKENS)
+    return model.decode(model.features(torch.randn(images, 3, 64, 96)), tokens)
 
 
 def learning(spec: ExperimentSpec, _: World) -> list[str]:
@@ -57,8 +57,8 @@ def learning(spec: ExperimentSpec, _: World) -> list[str]:
 
 def work(spec: ExperimentSpec, _: World) -> int:
     """How often the backbone calls a module in one forward and backward pass."""
-    with torch.device("meta"), counted() as calls:
-        backbone = build_model(spec.model, text_branch=False).backbone.train()
+    backbone = build_backbone(spec.model.backbone).train()
+    with counted() as calls:
         maps = backbone(torch.ones(1, 3, 64, 64, requires_grad=True))
         sum((m.mean() for m in maps.values()), torch.tensor(0.0)).backward()
     return calls[0]
@@ -80,22 +80,16 @@ def counted() -> Iterator[list[int]]:
 
 
 def losses(spec: ExperimentSpec, _: World) -> dict[str, float]:
-    """Every loss of fixed predictions, three layers of them, on fixed targets."""
+    """Every loss of two images, of all layers, on fixed targets."""
     from loss.batches import random_target
 
-    generator = torch.Generator().manual_seed(2)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    classes, queries = spec.model.sem_seg_head.num_classes, spec.model.one_former.num_object_queries
-    layers = [(draw(2, queries, classes + 1), draw(2, queries, 16, 16) * 3) for _ in range(3)]
-    targets = [random_target(3, (64, 64), void=True), random_target(2, (64, 64))]
+    decoded = run(build_model(spec.model).train(), spec.model, images=2)
+    torch.manual_seed(2)  # dropout may have drawn
+    targets = [random_target(3, (64, 96), void=True), random_target(2, (64, 96))]
     for target in targets:
-        target.labels = target.labels % classes
-    decoded = Decoded(*layers[0], tuple(layers[1:]), draw(2, queries, 16))
-    found = Criterion(spec.model)(decoded, targets, draw(2, queries, 16))
-    return {name: value.item() for name, value in found.items()}
+        target.labels = target.labels % spec.model.sem_seg_head.num_classes
+    texts = torch.randn(2, spec.model.one_former.num_object_queries, spec.model.one_former.hidden_dim)
+    return {name: value.item() for name, value in Criterion(spec.model)(decoded, targets, texts).items()}
 
 
 def segments(spec: ExperimentSpec, _: World) -> list[Any]:
