@@ -208,8 +208,17 @@ def test_what_is_not_there_is_told_with_what_lies_nearby(tmp_path: Path, make: A
 )
 def test_a_broken_list_of_parts_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(CheckpointError, match="list of parts"):
+    with pytest.raises(CheckpointError) as told:
         load_backbone(Holder(swin_spec()), tmp_path)
+    assert told.value.where == str(tmp_path / "model.safetensors.index.json")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
+    state = Holder(swin_spec()).backbone.state_dict()
+    state["layers.1.blocks.0.norm1.weight"] = torch.full((16,), value)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.blocks\.0\.norm1\.weight holds 16 numbers"):
+        load_backbone(Holder(swin_spec()), state)
 
 
 SIZES = {  # names and sizes that no library needs to be installed for

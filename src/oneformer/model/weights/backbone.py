@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from oneformer.errors import CheckpointError
 from oneformer.model.weights.describe import describe
 from oneformer.model.weights.download import fetch, is_remote
 from oneformer.model.weights.families import LAYOUTS
+from oneformer.model.weights.hf_folder import WEIGHTS, read_weights
 from oneformer.model.weights.keras import MODEL, from_keras, is_keras, read_keras
 from oneformer.model.weights.load import (
     CLASSIFIER,
@@ -24,17 +24,12 @@ from oneformer.model.weights.load import (
     put,
     read_state_dict,
 )
+from oneformer.model.weights.numbers import check_numbers
 from oneformer.model.weights.pixels import CAFFE, FIRST, IMAGENET, LITE, Pixels, conditioner, refit
 from oneformer.model.weights.resize import fitted
 
 # Where a backbone stands within larger models, beside what `PREFIXES` lists.
 WITHIN = (*PREFIXES, "model.pixel_level_module.encoder.", "pixel_level_module.encoder.")
-HUGGING_FACE = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 # Of a classifier, or computed here; said only where our network has a place for it.
 UNUSED = (
     *CLASSIFIER,
@@ -71,7 +66,7 @@ def locate(source: str | Path) -> Path:
     if path.name == MODEL and path.is_file():  # of a Keras model, which is a folder
         return path.parent
     if path.is_dir():
-        if not is_keras(path) and not any((path / name).is_file() for name in HUGGING_FACE):
+        if not is_keras(path) and not any(file for name in WEIGHTS for file in path.glob(f"{name}*")):
             raise CheckpointError("the folder holds no backbone weights", where=str(path), hint=beside(path))
     else:
         check_file(path)
@@ -94,7 +89,7 @@ def load_backbone(
         pixels: how images will be prepared for this network.
 
     Raises:
-        CheckpointError: the file cannot be read, or no more than a few of its tensors fit.
+        CheckpointError: the file cannot be read, holds no usable numbers, or less than half of the backbone.
         UserError: it cannot be fetched.
     """
     source = Source(weights) if isinstance(weights, Mapping) else read(locate(weights))
@@ -112,6 +107,7 @@ def load_backbone(
             hint="choose the file or the sizes of model.backbone so that they agree",
         )
     check_stride(backbone, source)
+    check_numbers({name: state[name] for name in own if name in state}, where=source.where)
     state, notes = as_prepared(state, source, pixels)
     report = put(backbone, {n: v for n, v in state.items() if n in own or not n.startswith(UNUSED)})
     if layout != "ours":
@@ -128,19 +124,7 @@ def read(path: Path) -> Source:
     if is_keras(path):
         state, in_1x1 = from_keras(*read_keras(path))
         return Source(state, str(path), made_for=CAFFE, stride_in_1x1=in_1x1)
-    name = next(name for name in HUGGING_FACE if (path / name).is_file())
-    if not name.endswith(".index.json"):
-        return Source(read_state_dict(path / name), str(path))
-    try:
-        parts = sorted(set(json.loads((path / name).read_text(encoding="utf-8"))["weight_map"].values()))
-        if any(Path(part).name != part for part in parts):
-            raise ValueError("a part lies outside of the folder")
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"the list of parts is broken: {error!r}", where=str(path / name)) from error
-    state = {}
-    for part in parts:
-        state |= read_state_dict(path / part)
-    return Source(state, str(path))
+    return Source(read_weights(path), str(path))
 
 
 def recognised(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:

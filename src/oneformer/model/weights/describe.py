@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from oneformer.model.backbones.swin import SIZES
+from oneformer.model.backbones import convnext as convnexts
+from oneformer.model.backbones import dinat as dinats
+from oneformer.model.backbones import efficientnet_lite as lites
+from oneformer.model.backbones import swin as swins
+from oneformer.model.backbones import vit as vits
 from oneformer.model.weights.families import LAYOUTS
 
 # (what a name contains, whose layout that is)
@@ -15,33 +19,8 @@ LAYOUTS_OF_MODELS = (
     ("pixel_level_module.", "a OneFormer or Mask2Former in Hugging Face's layout"),
     ("sem_seg_head.", "a OneFormer or Mask2Former in detectron2's layout"),
 )
+BLOCK = r"(?<![^.])blocks\.(\d+)\."  # of a plain transformer
 OUTER = {"module", "model", "backbone", "encoder"}
-Depths = tuple[int, ...]
-# Channels of the first stage and depths of the released sizes: arXiv:2201.03545 section 3, arXiv:2209.15001 table 1.
-CONVNEXT: dict[tuple[int, Depths], str] = {
-    (96, (3, 3, 9, 3)): "ConvNeXt-T",
-    (96, (3, 3, 27, 3)): "ConvNeXt-S",
-    (128, (3, 3, 27, 3)): "ConvNeXt-B",
-    (192, (3, 3, 27, 3)): "ConvNeXt-L",
-    (256, (3, 3, 27, 3)): "ConvNeXt-XL",
-}
-DINAT: dict[tuple[int, Depths], str] = {
-    (64, (3, 4, 6, 5)): "DiNAT-Mini",
-    (64, (3, 4, 18, 5)): "DiNAT-T",
-    (96, (3, 4, 18, 5)): "DiNAT-S",
-    (128, (3, 4, 18, 5)): "DiNAT-B",
-    (192, (3, 4, 18, 5)): "DiNAT-L",
-}
-VIT: dict[tuple[int, int], str] = {  # width and blocks: arXiv:2010.11929 table 1, arXiv:2304.07193 table 17
-    (192, 12): "ViT-T",
-    (384, 12): "ViT-S",
-    (768, 12): "ViT-B",
-    (1024, 24): "ViT-L",
-    (1280, 32): "ViT-H",
-    (1536, 40): "ViT-g",
-}
-# Blocks and channels of the last one, of TensorFlow's release.
-LITE: dict[tuple[int, int], str] = {(16, 320): "0", (21, 320): "1", (21, 352): "2", (24, 384): "3", (30, 448): "4"}
 
 
 def describe(state: Mapping[str, Tensor]) -> str:
@@ -77,7 +56,7 @@ def swin(state: Mapping[str, Tensor]) -> str:
     dim = embed.shape[0]
     window = (round(table.shape[0] ** 0.5) + 1) // 2
     depths = tuple(count(state, rf"(?<!decoder\.)layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
-    name = next((n for n, (d, ds, _, _) in SIZES.items() if (d, ds) == (dim, depths)), "a Swin transformer")
+    name = next((n for n, (d, ds, *_) in swins.SIZES.items() if (d, ds) == (dim, depths)), "a Swin transformer")
     return f"{name} (embed_dim {dim}, depths {dashed(depths)}, window {window})"
 
 
@@ -94,9 +73,9 @@ def convnext(state: Mapping[str, Tensor]) -> str:
     stem = first(state, "downsample_layers.0.0.weight")
     if stem is None:
         return ""
-    depths = tuple(count(state, rf"(?<![^.])stages\.{i}\.(\d+)\.") for i in range(4))
-    name = CONVNEXT.get((stem.shape[0], depths), "a ConvNeXt")
-    return f"{name} (first stage {stem.shape[0]}, depths {dashed(depths)})"
+    dim, depths = stem.shape[0], tuple(count(state, rf"(?<![^.])stages\.{i}\.(\d+)\.") for i in range(4))
+    name = next((n for n, sizes in convnexts.SIZES.items() if sizes == (dim, depths)), "a ConvNeXt")
+    return f"{name} (first stage {dim}, depths {dashed(depths)})"
 
 
 def dinat(state: Mapping[str, Tensor]) -> str:
@@ -106,7 +85,7 @@ def dinat(state: Mapping[str, Tensor]) -> str:
     if table is None or norm is None:
         return ""
     dim, depths = norm.shape[0], tuple(count(state, rf"levels\.{i}\.blocks\.(\d+)\.") for i in range(4))
-    name = DINAT.get((dim, depths), "a DiNAT")
+    name = next((n for n, (d, ds, *_) in dinats.SIZES.items() if (d, ds) == (dim, depths)), "a DiNAT")
     return f"{name} (embed_dim {dim}, depths {dashed(depths)}, kernel {(table.shape[-1] + 1) // 2})"
 
 
@@ -115,10 +94,10 @@ def vit(state: Mapping[str, Tensor]) -> str:
     patches = first(state, "patch_embed.proj.weight")
     if patches is None or first(state, "blocks.0.attn.qkv.weight") is None or first(state, "cls_token") is None:
         return ""
-    dim, depth = patches.shape[0], count(state, r"(?<![^.])blocks\.(\d+)\.")
+    dim, depth = patches.shape[0], count(state, BLOCK)
     registers = first(state, "register_tokens" if first(state, "register_tokens") is not None else "reg_token")
     more = f", {registers.shape[1]} registers" if registers is not None else ""
-    name = VIT.get((dim, depth), "a vision transformer")
+    name = next((n for n, (d, ds, *_) in vits.SIZES.items() if (d, ds) == (dim, depth)), "a vision transformer")
     return f"{name} (width {dim}, {depth} blocks, patch {patches.shape[-1]}{more})"
 
 
@@ -127,8 +106,7 @@ def radio(state: Mapping[str, Tensor]) -> str:
     embedder = first(state, "patch_generator.embedder.weight")
     if embedder is None:
         return ""
-    dim, depth = embedder.shape[0], count(state, r"(?<![^.])blocks\.(\d+)\.")
-    return f"C-RADIO {VIT.get((dim, depth), 'transformer')} (width {dim}, {depth} blocks)"
+    return f"C-RADIO (width {embedder.shape[0]}, {count(state, BLOCK)} blocks)"
 
 
 def efficientnet(state: Mapping[str, Tensor]) -> str:
@@ -137,11 +115,14 @@ def efficientnet(state: Mapping[str, Tensor]) -> str:
         return ""
     depth = count(state, r"_blocks\.(\d+)\.")
     last = first(state, f"_blocks.{depth - 1}._project_conv.weight")
-    size = LITE.get((depth, last.shape[0] if last is not None else 0))
-    return f"EfficientNet-lite{size}" if size else f"an EfficientNet of {depth} blocks"
+    for size in lites.SIZES:
+        *_, (*_, end) = plan = lites.groups(size)
+        if last is not None and (depth, last.shape[0]) == (sum(map(len, plan)), end.out_dim):
+            return f"EfficientNet-lite{size}"
+    return f"an EfficientNet of {depth} blocks"
 
 
-def dashed(depths: Depths) -> str:
+def dashed(depths: tuple[int, ...]) -> str:
     """Such as 2-2-6-2."""
     return "-".join(map(str, depths))
 
