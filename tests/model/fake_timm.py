@@ -1,4 +1,4 @@
-"""A stand-in for the package timm: three networks with the face that timm's feature extractors have."""
+"""A stand-in for the package timm: four networks with the face that timm's feature extractors have."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ class TinyNet(nn.Module):
         return [m.permute(0, 2, 3, 1) for m in maps] if self.output_fmt == "NHWC" else maps
 
 
+class FixedNet(TinyNet):
+    """Takes images of 224 pixels only."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        if x.shape[2:] != (224, 224):
+            raise AssertionError("Input height (96) doesn't match model (224).")
+        return super().forward(x)
+
+
 class TinyVit(nn.Module):
     """A plain transformer: three maps, all of stride 16."""
 
@@ -63,11 +72,12 @@ def create_model(name: str, *, pretrained: bool, features_only: bool, **more: An
     if name == "tiny_swin":
         assert more == {"strict_img_size": False}
         return TinyNet(channels_last=True)
-    if name not in ("tiny_net", "tiny_vit"):
+    networks = {"tiny_net": TinyNet, "tiny_vit": TinyVit, "fixed_net": FixedNet}
+    if name not in networks:
         raise RuntimeError(f"Unknown model ({name})")
     if more:
         raise TypeError(f"{name}() got an unexpected keyword argument")
-    return TinyNet() if name == "tiny_net" else TinyVit()
+    return networks[name]()
 
 
 def fake_timm() -> ModuleType:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,12 +10,11 @@ from model.specs import NAMES, section_of, tiny_spec
 from oneformer.errors import SpecError
 from oneformer.model.backbones import build_backbone
 from oneformer.model.backbones.common import MAPS
+from oneformer.model.backbones.convnext import SIZES as CONVNEXTS
 from oneformer.model.backbones.resnet import FrozenBatchNorm
 from oneformer.model.backbones.swin import Swin, WindowAttention
 from oneformer.model.backbones.windows import relative_index, windows
 from oneformer.spec.backbone import SECTIONS, BackboneSpec
-from oneformer.spec.tree import leaves
-from oneformer.spec.unread import reason
 
 CPU = torch.device("cpu")
 
@@ -31,34 +28,6 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "convnext": (("downsample_layers.0.",), ("stages.0.",), ("stages.1.", "downsample_layers.1.")),
     "vit": (("patch_embed.", "cls_token", "register_tokens"), ("blocks.0.", "blocks.1."), ("blocks.2.",)),
     "efficientnet_lite": (("_conv_stem.", "_bn0."), ("_blocks.0.", "_blocks.1.", "_blocks.2."), ("_blocks.3.",)),
-}
-# Key -> another value. Every key of every section stands here, but those that nothing reads (spec/unread.py).
-OTHER: dict[str, Any] = {
-    "swin.embed_dim": 32, "swin.depths": [1, 1, 1, 1], "swin.num_heads": [2, 2, 4, 8], "swin.window_size": 5,
-    "swin.mlp_ratio": 2.0, "swin.qkv_bias": False, "swin.qk_scale": 2.0, "swin.attn_drop_rate": 0.5,
-    "swin.drop_rate": 0.5, "swin.drop_path_rate": 0.5, "swin.ape": True, "swin.patch_norm": False,
-    "swin.patch_size": 2, "swin.pretrain_img_size": 64, "swin.use_checkpoint": True, "swin.out_features": ["res3"],
-    "resnet.depth": 101, "resnet.norm": "batch", "resnet.stride_in_1x1": True, "resnet.out_features": ["res3"],
-    "resnet.use_checkpoint": True,
-    "dinat.embed_dim": 32, "dinat.mlp_ratio": 3.0, "dinat.depths": [2, 1, 2, 1], "dinat.num_heads": [2, 2, 4, 8],
-    "dinat.kernel_size": 5, "dinat.drop_path_rate": 0.5, "dinat.dilations": [[1, 3], [1], [3], [1]],
-    "dinat.layer_scale": 0.1, "dinat.out_features": ["res3"], "dinat.use_checkpoint": True,
-    "radio.resolution": [96, 96], "radio.backbone": "vit_base_patch16_224", "radio.window_size": 2,
-    "radio.num_teacher": 5, "radio.cpe_max_size": 160, "radio.register_multiple": 0, "radio.out_features": ["res3"],
-    "radio.use_checkpoint": True,
-    "convnext.embed_dim": 32, "convnext.depths": [1, 1, 1, 1], "convnext.layer_scale": None,
-    "convnext.drop_path_rate": 0.5, "convnext.out_features": ["res3"], "convnext.use_checkpoint": True,
-    "vit.embed_dim": 64, "vit.depth": 4, "vit.num_heads": 4, "vit.mlp_ratio": 2.0, "vit.gated_mlp": True,
-    "vit.patch_size": 14, "vit.position": "learned", "vit.pretrain_img_size": 224, "vit.register_tokens": 0,
-    "vit.layer_scale": None, "vit.drop_path_rate": 0.5, "vit.window_size": 2, "vit.out_features": ["res3"],
-    "vit.use_checkpoint": True,
-    "efficientnet_lite.size": 1, "efficientnet_lite.norm": "batch", "efficientnet_lite.drop_path_rate": 0.5,
-    "efficientnet_lite.out_features": ["res3"], "efficientnet_lite.use_checkpoint": True,
-}  # fmt: skip
-BESIDE = {  # what a key needs to be told apart
-    "swin.pretrain_img_size": {"ape": True},
-    "vit.pretrain_img_size": {"position": "learned"},
-    "dinat.depths": {"dilations": None},
 }
 
 
@@ -162,30 +131,38 @@ def test_weights_make_the_same_network_again(name: str) -> None:
             assert torch.equal(got, want)
 
 
-def test_the_table_of_changes_has_every_key() -> None:
-    said = {key for key in leaves(BackboneSpec) if "." in key and not key.startswith("timm.")}
-    assert set(OTHER) == {key for key in said if not reason(f"model.backbone.{key}")}
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("ConvNeXt-T", 28_589_128),
+        ("ConvNeXt-S", 50_223_688),
+        ("ConvNeXt-B", 88_591_464),
+        ("ConvNeXt-L", 197_767_336),
+        ("ConvNeXt-XL", 350_196_968),
+    ],
+)
+def test_convnext_has_its_released_number_of_parameters(size: str, count: int) -> None:
+    """The released classifiers: another last norm, and 1000 classes instead of the norms of the four maps."""
+    spec = BackboneSpec(name="convnext")
+    spec.convnext.embed_dim, spec.convnext.depths = CONVNEXTS[size][0], list(CONVNEXTS[size][1])
+    with torch.device("meta"):
+        backbone = build_backbone(spec)
+    own = sum(p.numel() for n, p in backbone.named_parameters() if not n.startswith("norm"))
+    last = backbone.channels["res5"]
+    assert own + 2 * last + 1000 * (last + 1) == count
 
 
-def behaviour(spec: BackboneSpec) -> list[object]:
-    """All that a user can notice of a backbone: parameters, outputs in evaluation and training, memory kept."""
-    torch.manual_seed(0)
-    backbone = build_backbone(spec).eval()
-    with torch.no_grad():
-        images = torch.linspace(-1, 1, 2 * 3 * 97 * 64).view(2, 3, 97, 64)
-        maps = list(backbone(images).values())
-        torch.manual_seed(0)
-        maps += list(backbone.train()(images).values())
-    shapes = {name: p.shape for name, p in backbone.named_parameters()}
-    return [shapes, [x.double().sum().item() for x in maps], [x.shape for x in maps], backbone.use_checkpoint]
-
-
-@pytest.mark.parametrize("key", OTHER)
-def test_every_key_acts(key: str) -> None:
-    section, _, name = key.partition(".")
-    kind = next(kind for kind, s in SECTIONS.items() if s == section)
-    beside = BESIDE.get(key, {})
-    assert behaviour(spec_of(kind, **beside)) != behaviour(spec_of(kind, **beside, **{name: OTHER[key]}))
+@pytest.mark.parametrize(("size", "count"), [("ConvNeXt-L", 196_233_024), ("ConvNeXt-XL", 348_151_552)])
+def test_convnext_has_the_published_size_and_names(size: str, count: int) -> None:
+    """oneformer-model.md 5.1."""
+    spec = BackboneSpec(name="convnext")
+    spec.convnext.embed_dim, spec.convnext.depths = CONVNEXTS[size][0], list(CONVNEXTS[size][1])
+    with torch.device("meta"):
+        backbone = build_backbone(spec)
+    assert sum(p.numel() for p in backbone.parameters()) == count
+    names = set(backbone.state_dict())
+    block = [f"stages.2.26.{n}" for n in ("dwconv.bias", "norm.weight", "pwconv1.weight", "pwconv2.bias", "gamma")]
+    assert {*block, "downsample_layers.0.0.weight", "downsample_layers.3.1.bias", "norm0.weight"} <= names
 
 
 def swin(**changes: object) -> Swin:
@@ -300,7 +277,7 @@ def test_a_learning_norm_follows_its_batches() -> None:
 
 def test_resnet_101_has_more_layers_and_others_are_refused() -> None:
     spec = spec_of("resnet50")
-    spec.resnet.depth = 101  # type: ignore[assignment]
+    spec.resnet.depth = 101
     with torch.device("meta"):
         assert sum("conv3.weight" in n for n in build_backbone(spec).state_dict()) == 33
     spec.resnet.depth = 34  # type: ignore[assignment]

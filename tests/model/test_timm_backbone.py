@@ -56,9 +56,13 @@ def test_stages_are_fixed_from_the_image_on(freeze_at: int) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_checkpointing_is_timms_own_and_only_wanted_maps_are_asked_for() -> None:
+def test_checkpointing_is_timms_own_and_only_wanted_maps_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not timm().network.checkpointing
     assert timm(use_checkpoint=True).network.checkpointing
+    with monkeypatch.context() as patch:
+        patch.delattr(TinyNet, "set_grad_checkpointing")
+        with pytest.raises(SpecError, match="cannot recompute"):
+            timm(use_checkpoint=True)
     backbone = timm(out_features=["res3", "res5"])
     assert list(backbone(torch.randn(2, 3, 32, 32))) == ["res3", "res5"] == list(backbone.strides)
 
@@ -83,6 +87,7 @@ def test_the_whole_network_runs_on_it_and_exports() -> None:
     [
         ("", "name of timm's network is missing", "list_models"),
         ("tiny_resnet", "Unknown model", "tiny_net"),
+        ("fixed_net", "does not take images of any size: Input height", "convolutional"),
         ("tiny_vit", "strides 16, 16, 16, none at 4", "vit"),
     ],
 )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from oneformer.errors import MissingExtra, SpecError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 WHERE = "model.backbone.timm.model"
 COARSEST = 32
+TRIED = (96, 160)  # height and width of the image that a new network is tried with
 STRIDES = {name: 2 ** int(name[-1]) for name in MAPS}
 
 
@@ -98,10 +100,30 @@ class Timm(Backbone):
             self.channels[name], self.strides[name] = widths[self.places[name]], STRIDES[name]
         order = str(getattr(network, "output_fmt", "NCHW"))  # text, or a member of an enumeration
         self.channels_last = order.rsplit(".", maxsplit=1)[-1] == "NHWC"
+        self.try_out(spec.model)
         if spec.use_checkpoint:
+            if not hasattr(network, "set_grad_checkpointing"):
+                raise SpecError(
+                    f"timm cannot recompute the activations of {spec.model}",
+                    where="model.backbone.timm.use_checkpoint",
+                )
             network.set_grad_checkpointing(True)
         if freeze_at:
             self.freeze_up_to(freeze_at, [network.feature_info[i]["module"] for i in sorted(self.places.values())])
+
+    def try_out(self, name: str) -> None:
+        """Raises SpecError for a network that takes one size of images only, before a run begins with it."""
+        self.eval()
+        try:
+            with torch.no_grad():
+                self(torch.zeros(1, 3, *TRIED, device=next(self.network.parameters()).device))
+        except Exception as error:  # whatever a network of timm raises on a size that it was not made for
+            raise SpecError(
+                f"{name} does not take images of any size: {first_line(error)}",
+                where=WHERE,
+                hint="choose a convolutional network or one with windows",
+            ) from error
+        self.train()
 
     def freeze_up_to(self, freeze_at: int, ends: Sequence[str]) -> None:
         """Fix the stem, which is all before the first stage, and the stages after it; `ends` are their last modules."""

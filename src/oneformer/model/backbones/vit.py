@@ -95,7 +95,8 @@ class Vit(Backbone):
 
     def with_tokens(self, x: Tensor) -> Tensor:
         """Patches (B, C, h, w) -> class token, registers and patches with their positions (B, P+h*w, C)."""
-        patches, cls = x.flatten(2).transpose(1, 2), self.cls_token
+        cls: Tensor = self.cls_token
+        patches = x.flatten(2).transpose(1, 2)
         if self.pos_embed is not None:
             cls = cls + self.pos_embed[:, :1]
             patches = patches + self.positions(x.shape[2], x.shape[3])
