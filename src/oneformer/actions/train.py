@@ -126,7 +126,7 @@ def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
     from oneformer.data.formats import read_records
     from oneformer.data.labels import check_num_classes, read_labels
     from oneformer.model.weights.backbone import locate
-    from oneformer.model.weights.load import check_file
+    from oneformer.model.weights.pretrained import check_whole
     from oneformer.train.devices import choose_devices
     from oneformer.train.precision import lightning_precision
 
@@ -135,7 +135,7 @@ def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
     if devices:
         _tried(errors, lambda: lightning_precision(spec.train.precision, devices.device))
     if fresh and spec.train.pretrained_model:
-        _tried(errors, partial(check_file, Path(spec.train.pretrained_model)))
+        _tried(errors, partial(check_whole, Path(spec.train.pretrained_model)))
     if fresh and spec.train.pretrained_backbone:
         _tried(errors, partial(locate, spec.train.pretrained_backbone))
     splits = [s for s in ("train", "val") if s == "train" or getattr(spec.dataset, s).annotations]
@@ -178,7 +178,7 @@ def _fit(spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, stat
     model = build_model(spec.model)
     criterion = Criterion(spec.model)
     if start.resume is None:
-        _load_pretrained(spec, model)
+        _load_pretrained(spec, model, data.labels)
     job = Job(
         train=spec.train,
         dataset=spec.dataset,
@@ -192,14 +192,14 @@ def _fit(spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, stat
     return fit(job, model, criterion, status=status, resume=start.resume, meet=start.meet)
 
 
-def _load_pretrained(spec: ExperimentSpec, model: Any) -> None:
+def _load_pretrained(spec: ExperimentSpec, model: Any, labels: LabelMap) -> None:
     """Weights to start from, and a report of what fitted."""
     from oneformer.model.weights.backbone import load_backbone
-    from oneformer.model.weights.load import load_pretrained
     from oneformer.model.weights.pixels import chosen
+    from oneformer.model.weights.pretrained import load_pretrained
 
     if path := spec.train.pretrained_model:
-        log.info("train.pretrained_model=%s: %s", path, load_pretrained(model, path).table())
+        log.info("train.pretrained_model=%s: %s", path, load_pretrained(model, Path(path), labels).table())
     if path := spec.train.pretrained_backbone:
         pixels = chosen(spec.dataset.pixel_mean, spec.dataset.pixel_std)
         log.info("train.pretrained_backbone=%s: %s", path, load_backbone(model, path, pixels=pixels).table())

@@ -14,10 +14,12 @@ from oneformer.data.labels import LabelMap, labels_of
 from oneformer.errors import CheckpointError
 from oneformer.model.weights.hf_config import spec_keys
 from oneformer.model.weights.load import read_state_dict
+from oneformer.spec.tree import leaves
 
 CONFIG, PREPROCESSOR, PROCESSOR, CLASSES = (
     "config.json", "preprocessor_config.json", "processor_config.json", "class_info.json"
 )  # fmt: skip
+OURS = "oneformer"  # in the processor's file: thresholds and tasks, for which theirs has no key
 TRAINING = "training.safetensors"  # ours: the text branch, which transformers looks for in training only
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 MOST_JSON = 1 << 24  # bytes; a config.json has a few thousand
@@ -51,7 +53,7 @@ def read_hf_folder(path: Path) -> HfFolder:
     config = read_json(path / CONFIG)
     told = spec_keys(config, where=str(path / CONFIG))
     processor = image_processor(path)
-    told |= pixels(processor, where=str(path))
+    told |= pixels(processor, where=str(path)) | ours_in(processor)
     labels, notes = classes(path, config, processor)
     return HfFolder(read_weights(path), told, labels, (*notes, *missing_files(path)))
 
@@ -125,6 +127,17 @@ def pixels(processor: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     except (TypeError, ValueError, ZeroDivisionError, OverflowError, AttributeError) as error:
         raise CheckpointError(f"its image processor is broken: {error}", where=where) from error
     return found
+
+
+def ours_in(processor: Mapping[str, Any]) -> dict[str, Any]:
+    """What a folder that we wrote says of thresholds and tasks, as keys of our spec."""
+    sections = processor.get(OURS)
+    found = {
+        f"model.{section}.{key}": value
+        for section, values in (sections.items() if isinstance(sections, dict) else ())
+        for key, value in (values.items() if isinstance(values, dict) else ())
+    }
+    return {key: value for key, value in found.items() if key in leaves()}
 
 
 def classes(path: Path, config: Mapping[str, Any], processor: Mapping[str, Any]) -> tuple[LabelMap, tuple[str, ...]]:

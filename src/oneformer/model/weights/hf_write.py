@@ -13,9 +13,10 @@ from torch import Tensor
 from oneformer.data.tokens import vocabulary
 from oneformer.model.weights.checkpoint import CheckpointInfo
 from oneformer.model.weights.hf_config import config_of
-from oneformer.model.weights.hf_folder import CLASSES, CONFIG, PREPROCESSOR, PROCESSOR, TRAINING, WEIGHTS
+from oneformer.model.weights.hf_folder import CLASSES, CONFIG, OURS, PREPROCESSOR, PROCESSOR, TRAINING, WEIGHTS
 from oneformer.model.weights.padding import as_published
 from oneformer.model.weights.targets import hf_tensors
+from oneformer.spec.tree import to_dict
 
 START, END, PAD = "<|startoftext|>", "<|endoftext|>", "!"
 BILINEAR = 2  # Pillow's number
@@ -78,6 +79,7 @@ def processor_of(info: CheckpointInfo) -> dict[str, Any]:
         "num_labels": labels.num_classes,
         "num_text": info.model.one_former.num_object_queries - info.model.text_encoder.n_ctx,
         "class_info_file": "",
+        OURS: {"test": to_dict(info.model.test), "task_toggling": to_dict(info.model.task_toggling)},
         "metadata": {**metadata, "thing_ids": list(labels.thing_ids), "class_names": list(labels.names)},
     }
 

@@ -66,6 +66,7 @@ class Inspection:
             "tensors": ", ".join(f"{count} {name}" for name, count in self.tensors.items()),
             "trained": self._trained(),
             "images": self._images(),
+            "task sentence": "filled up with end tokens, as NVIDIA TAO does" if self._tao() else "",
             "numbers": self._numbers(),
             "not used here": shown(self.without_place),
             "size": f"{self.size_bytes / MIB:.1f} MiB",
@@ -98,6 +99,9 @@ class Inspection:
         mean, std = self.settings.get("dataset.pixel_mean"), self.settings.get("dataset.pixel_std")
         size = f"shorter side {low}, longer at most {high} pixels" if low else ""
         return ", ".join(part for part in (size, f"mean {mean}, deviation {std}" if mean else "") if part)
+
+    def _tao(self) -> bool:
+        return self.settings.get("model.text_encoder.task_padding") == "tao"
 
     def _numbers(self) -> str:
         if not self.not_finite:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from oneformer.errors import CheckpointError
 from oneformer.model.weights.archive import checked_zip, is_zip
-from oneformer.model.weights.describe import describe
 from oneformer.model.weights.pickles import in_memory, read_pickled
 from oneformer.model.weights.stored import Stored
 
@@ -196,42 +195,6 @@ def real(tensor: Any) -> Any:
     return tensor
 
 
-def load_pretrained(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> LoadReport:
-    """Put the weights of a whole OneFormer into `model`; what has another shape (a class head, say) stays as it is.
-
-    Args:
-        model: a OneFormer.
-        weights: a file of ours, or what `read_state_dict` read.
-
-    Raises:
-        CheckpointError: the file cannot be read, or nothing of its backbone fits, so that it is another model's.
-    """
-    state, where = resolved(weights)
-    own = model.state_dict()
-    state = strip_prefix({n: v for n, v in state.items() if not n.startswith("criterion.")}, own)
-    fitting = [n for n in state if n.startswith("backbone.") and n in own and own[n].shape == state[n].shape]
-    if not fitting:
-        raise nothing_fits("model", where=where, state=state, own=own)
-    return put(model, state)
-
-
-def resolved(weights: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
-    """Tensors, and the file they come from if it is known."""
-    if isinstance(weights, str | Path):
-        return read_state_dict(weights), str(weights)
-    return weights, ""
-
-
-def strip_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the one prefix with which most names are ours, without it and without what is computed here."""
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        names = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-        return {n: v for n, v in names.items() if not n.endswith(NOT_OURS)}
-
-    return max((under(prefix) for prefix in PREFIXES), key=lambda named: len(named.keys() & own.keys()))
-
-
 def put(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Copy what fits by name and shape."""
     own = module.state_dict()
@@ -244,13 +207,4 @@ def put(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
         missing=tuple(n for n in own if n not in state and n not in computed),
         unexpected=tuple(n for n in state if n not in own),
         mismatched=tuple((n, tuple(state[n].shape), tuple(own[n].shape)) for n in same if n not in fitting),
-    )
-
-
-def nothing_fits(what: str, *, where: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> CheckpointError:
-    """The error for a file of another network, with what both seem to be."""
-    return CheckpointError(
-        f"nothing in the file fits the {what}: it seems to hold {describe(state)}, the {what} here is {describe(own)}",
-        where=where,
-        hint="choose the file or the sizes of model.backbone so that they agree",
     )

@@ -7,7 +7,7 @@ from oneformer.model.weights.fit import has_text
 from oneformer.model.weights.found import Found
 from oneformer.model.weights.hf_folder import TRAINING
 from oneformer.model.weights.settle import HEADS
-from oneformer.model.weights.targets import HF_KINDS, text_left_out
+from oneformer.model.weights.targets import HF_KINDS, SHI_KINDS, text_left_out
 
 DILATIONS = "model.backbone.dinat.dilations"
 
@@ -74,6 +74,6 @@ def texts(info: CheckpointInfo, target: str) -> list[str]:
 
 def kept_aside(found: Found, target: str) -> list[str]:
     """What becomes of tensors that our network has no place for."""
-    if not found.left or target != "ours":
+    if not found.left or target != "ours" or found.kind not in (*HF_KINDS, *SHI_KINDS):
         return []
-    return [f"{len(found.left)} tensors without a place here are kept aside, for the way back to where they came from"]
+    return [f"what has no place here ({len(found.left)}) is kept aside, for the way back to where it came from"]

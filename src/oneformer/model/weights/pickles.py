@@ -26,7 +26,7 @@ STRANGERS = (
     "omegaconf", "pytorch_lightning", "lightning", "lightning_fabric", "nvidia_tao_pytorch", "nvidia_tao_core",
     "typing", "enum", "argparse", "pathlib", "datetime", "__main__",
 )  # fmt: skip
-TYPES = ("int", "long", "float", "complex", "bool", "str", "unicode", "bytes", "bytearray", "object", "type")
+TYPES = ("int", "long", "float", "complex", "bool", "str", "unicode", "bytearray", "object", "type")
 CONTAINERS = ("dict", "list", "tuple", "set", "frozenset", "slice", "range")
 NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 NUMPY_BUFFERS = ("numpy.core.numeric", "numpy._core.numeric")
@@ -104,6 +104,11 @@ def parameter(data: Any, *_more: Any) -> Any:
     return data
 
 
+def no_bytes() -> bytes:
+    """Empty bytes, as protocol 2 writes them."""
+    return b""
+
+
 def encoded(text: str, encoding: str = "latin1") -> bytes:
     """Bytes, as protocol 2 writes them."""
     if encoding not in ("latin1", "latin-1"):
@@ -115,6 +120,8 @@ KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): lambda *_factory: {},
     ("_codecs", "encode"): encoded,
+    ("builtins", "bytes"): no_bytes,
+    ("__builtin__", "bytes"): no_bytes,
     ("torch._utils", "_rebuild_tensor_v2"): rebuilt,
     ("torch._utils", "_rebuild_parameter"): parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): parameter,

@@ -22,21 +22,10 @@ class Relabelled:
     """A model with other classes, and what became of them."""
 
     info: CheckpointInfo
-    kept: tuple[str, ...]
-    new: tuple[str, ...]
-    dropped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """In words, for the report; nothing when no class is new, gone or moved."""
     reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     """Tensors of the class head with another number of rows: name, shape before, shape now."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """In words, for the report; nothing when no class is new or gone."""
-        if not self.new and not self.dropped:
-            return ()
-        told = [f"{len(self.kept)} classes keep their rows of the class head"]
-        told += [f"{len(self.new)} start afresh: {shown(self.new)}"] if self.new else []
-        told += [f"{len(self.dropped)} are gone: {shown(self.dropped)}"] if self.dropped else []
-        return ("; ".join(told), *(("train it before use",) if self.new else ()))
 
 
 def relabelled(info: CheckpointInfo, labels: LabelMap, *, named: bool, where: str) -> Relabelled:
@@ -52,35 +41,46 @@ def relabelled(info: CheckpointInfo, labels: LabelMap, *, named: bool, where: st
         CheckpointError: the classes have no names, and the list has another number of them.
     """
     have = info.model.sem_seg_head.num_classes
-    if not named:
-        if labels.num_classes != have:
-            raise CheckpointError(
-                f"the weights have {have} classes without names, the label map has {labels.num_classes}",
-                where=where,
-                hint="give the label map they were trained with first; a second conversion can then change the classes",
-            )
-        return Relabelled(replace(info, labels=labels), labels.names, (), ())
-    old = {name: i for i, name in enumerate(info.labels.names)}
-    kept = tuple(name for name in labels.names if name in old)
-    new = tuple(name for name in labels.names if name not in old)
-    dropped = tuple(name for name in old if name not in labels.names)
-    if labels.names == info.labels.names:
-        return Relabelled(replace(info, labels=labels), kept, (), ())
-    rows = [old.get(name, -1) for name in labels.names]
+    if not named and labels.num_classes != have:
+        raise CheckpointError(
+            f"the weights have {have} classes without names, the label map has {labels.num_classes}",
+            where=where,
+            hint="give the label map they were trained with first; a second conversion can then change the classes",
+        )
+    if not named or labels.names == info.labels.names:
+        return Relabelled(replace(info, labels=labels))
+    head = new_head(info.state_dict, rows_by_name(info.labels, labels))
     model = from_dict(ModelSpec, to_dict(info.model))
     model.sem_seg_head.num_classes = labels.num_classes
-    aside = Aside(info.aside.layout, {n: t for n, t in info.aside.tensors.items() if n != EMPTY_WEIGHT})
-    head = new_head(info.state_dict, rows)
     changed = replace(
         info,
         labels=labels,
         model=model,
         state_dict={**info.state_dict, **head},
         metrics={},  # scores of the old classes
-        aside=aside,
+        aside=Aside(info.aside.layout, {n: t for n, t in info.aside.tensors.items() if n != EMPTY_WEIGHT}),
     )
-    shapes = tuple((name, tuple(info.state_dict[name].shape), tuple(tensor.shape)) for name, tensor in head.items())
-    return Relabelled(changed, kept, new, dropped, tuple(row for row in shapes if row[1] != row[2]))
+    shapes = ((name, tuple(info.state_dict[name].shape), tuple(tensor.shape)) for name, tensor in head.items())
+    return Relabelled(
+        changed, tuple(class_notes(info.labels, labels)), tuple(row for row in shapes if row[1] != row[2])
+    )
+
+
+def rows_by_name(old: LabelMap, new: LabelMap) -> list[int]:
+    """For each class of the new list its place in the old one, -1 for none."""
+    places = {name: i for i, name in enumerate(old.names)}
+    return [places.get(name, -1) for name in new.names]
+
+
+def class_notes(old: LabelMap, new: LabelMap) -> list[str]:
+    """What becomes of the classes, in words."""
+    kept = [name for name in new.names if name in old.names]
+    fresh = [name for name in new.names if name not in old.names]
+    gone = [name for name in old.names if name not in new.names]
+    told = [f"{len(kept)} classes keep their rows of the class head"]
+    told += [f"{len(fresh)} start afresh: {shown(fresh)}"] if fresh else []
+    told += [f"{len(gone)} are gone: {shown(gone)}"] if gone else []
+    return ["; ".join(told) + (": train the model before use" if fresh else "")]
 
 
 def new_head(state: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
@@ -105,6 +105,6 @@ def placeholder(count: int) -> LabelMap:
     return labels_of(entries, where="classes without names")
 
 
-def shown(names: tuple[str, ...], most: int = 6) -> str:
+def shown(names: list[str], most: int = 6) -> str:
     """Some of the names."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
