@@ -37,7 +37,17 @@ class SpecError(UserError):
 
 
 class DataError(UserError):
-    """An annotation, image or mask file is missing, broken or contradicts another."""
+    """An annotation, image or mask file is missing, broken or contradicts another.
+
+    `kind` is the fault's name in `dataset check`; `items` are the ids or files it counts, when it stands for several.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", kind: str = "annotation", items: Sequence[str] = ()
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.kind = kind
+        self.items = tuple(items)
 
 
 class CheckpointError(UserError):

@@ -26,13 +26,13 @@ def test_each_broken_photo_gives_one_message_that_names_it(
     dataset = section(broken)
     records = read_records(dataset, "train", read_labels(dataset))
     Image.new("RGB", (10, 10)).save(records[0].image_path)
-    ids = read_panoptic(records[1].panoptic_path)
+    ids = read_panoptic(records[1].label_path)
     ids[0, :5] = 999
-    Image.fromarray(ids_to_rgb(ids)).save(records[1].panoptic_path)
-    ids = read_panoptic(records[2].panoptic_path)
+    Image.fromarray(ids_to_rgb(ids)).save(records[1].label_path)
+    ids = read_panoptic(records[2].label_path)
     gone = records[2].segments[0].segment_id
-    Image.fromarray(ids_to_rgb(np.where(ids == gone, 0, ids))).save(records[2].panoptic_path)
-    Path(records[3].panoptic_path).write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.fromarray(ids_to_rgb(np.where(ids == gone, 0, ids))).save(records[2].label_path)
+    Path(records[3].label_path).write_bytes(b"\x89PNG\r\n\x1a\n")
     messages = [fault.message for fault in check_pixels(records)]
     assert len(messages) == 4 and all(f"scene_00{i}.png" in message for i, message in enumerate(messages))
     assert "the photo is 10 x 10" in messages[0] and "does not list: 999" in messages[1]

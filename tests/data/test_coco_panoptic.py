@@ -215,7 +215,7 @@ def test_images_without_annotation_are_counted_and_said(
     edit_json(broken.annotations, lambda c: c["annotations"].pop())
     with caplog.at_level(logging.WARNING):
         assert len(read(section(broken))) == 3
-    assert "1 of 4 images have no annotation and are left out: scene_003.png" in caplog.text
+    assert "an image has no labels and is left out: scene_003.png" in caplog.text
 
 
 def test_img_path_wins_over_file_name(broken: TinyDataset, section: Section, edit_json: Edit) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneformer.data.decode import image_size, index_map, read_image, read_pair, read_panoptic
-from oneformer.data.record import Record, SegmentInfo
+from oneformer.data.annotation import PanopticPng, read_annotated
+from oneformer.data.decode import image_size, index_map, read_image, read_panoptic
+from oneformer.data.record import Record, SegmentInfo, Source
 from oneformer.errors import DataError
 from tiny import ids_to_rgb
 
@@ -186,14 +187,14 @@ def test_ids_missing_on_either_side_are_named() -> None:
 
 
 def record(image: Path, mask: Path, size: tuple[int, int] = (30, 20)) -> Record:
-    return Record(1, str(image), str(mask), size[0], size[1], ())
+    return Record(1, str(image), str(mask), size[0], size[1], (), Source("coco_panoptic", PanopticPng()))
 
 
 def test_a_mask_of_another_size_is_named_with_both(tmp_path: Path) -> None:
     image = save(Image.fromarray(ramp()), tmp_path / "photo.png")
     mask = save(Image.new("RGB", (29, 20)), tmp_path / "mask.png")
     with pytest.raises(DataError, match=r"photo\.png: the photo is 30 x 20, its mask .*mask\.png is 29 x 20"):
-        read_pair(record(image, mask))
+        read_annotated(record(image, mask))
 
 
 def test_a_photo_turned_by_exif_beside_an_unturned_mask_is_explained(tmp_path: Path) -> None:
@@ -202,14 +203,14 @@ def test_a_photo_turned_by_exif_beside_an_unturned_mask_is_explained(tmp_path: P
     image = save(Image.fromarray(ramp()), tmp_path / "photo.jpg", exif=exif)
     mask = save(Image.new("RGB", (30, 20)), tmp_path / "mask.png")
     with pytest.raises(DataError, match="turned by its EXIF orientation"):
-        read_pair(record(image, mask))
+        read_annotated(record(image, mask))
     turned = save(Image.new("RGB", (20, 30)), tmp_path / "turned.png")
-    photo, ids = read_pair(record(image, turned))
-    assert photo.size == (20, 30) and ids.shape == (30, 20)
+    photo, labelled = read_annotated(record(image, turned))
+    assert photo.size == (20, 30) and labelled.index.shape == (30, 20)
 
 
 def test_a_wrong_size_in_the_annotation_file_is_named(tmp_path: Path) -> None:
     image = save(Image.fromarray(ramp()), tmp_path / "photo.png")
     mask = save(Image.new("RGB", (30, 20)), tmp_path / "mask.png")
     with pytest.raises(DataError, match=r"the photo is 30 x 20, the annotation file says 64 x 64"):
-        read_pair(record(image, mask, (64, 64)))
+        read_annotated(record(image, mask, (64, 64)))

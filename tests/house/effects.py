@@ -77,7 +77,20 @@ MODEL = {
     "task_toggling.panoptic_on": Row("false", look_data.training),
 }
 SPLITS = ("train", "val", "test")
+NO_FILE = "annotations is a file, not a folder"
 DATA = {
+    "train.format": Row("semantic_png", look_data.training, refused=NO_FILE),
+    "val.format": Row("semantic_png", look_data.validation, refused=NO_FILE),
+    "test.format": Row("semantic_png", look_data.test, refused=NO_FILE),
+    "background": Row(
+        "sky", look_data.training, on=("dataset.train.annotations={instances}", "dataset.train.panoptic=")
+    ),
+    "void_values": Row(
+        "[0]",
+        look_data.training,
+        on=("dataset.train.annotations={pictures}", "dataset.train.panoptic="),
+        refused="numbers that are no class: 255",
+    ),
     "train.batch_size": Row("3", look_data.training),
     "train.num_workers": Row("2", look_data.loaders),
     "train.images": Row("{other.images}", look_data.training),

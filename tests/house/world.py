@@ -20,6 +20,7 @@ from oneformer.errors import UserError
 from oneformer.spec import ExperimentSpec
 from oneformer.spec.load import load_spec
 from tiny import TinyDataset, write_tiny_dataset
+from tiny_formats import write_coco_instances, write_semantic
 
 # The smallest network that has every part: what costs time here costs it a hundred times.
 NETWORK = (
@@ -57,12 +58,23 @@ class Files:
     def words(self, word: str) -> str:
         """A word of the table with `{other.images}`, `{checkpoint}` and the like filled in."""
         named = {"checkpoint": self.checkpoint, "falling": self.falling, "root": self.root}
+        named |= {"instances": self.instances, "pictures": self.pictures}
         return word.format(data=self.data, other=self.other, **named)
 
     @property
     def checkpoint(self) -> Path:
         """What one step of training in the base spec leaves."""
         return self.root / "trained" / "train" / "oneformer_model_latest.pth"
+
+    @property
+    def instances(self) -> Path:
+        """The things of `data` as COCO instances."""
+        return self.root / "formats" / "instances.json"
+
+    @property
+    def pictures(self) -> Path:
+        """The classes of `data` as one-channel pictures."""
+        return self.root / "formats" / "labels"
 
     @property
     def falling(self) -> Path:
@@ -84,6 +96,8 @@ class World:
         data = write_tiny_dataset(self.root / "data", images=4, size=(48, 64))
         files = Files(self.root, data, contradiction_of(data, self.root / "other"))
         files.falling.write_text('[{"id": 1, "name": "sea"}, {"id": 0, "name": "ship"}]', encoding="utf-8")
+        write_coco_instances(data, self.root / "formats")
+        write_semantic(data, self.root / "formats")
         base = load_spec(None, [*self.base(data), f"results_dir={self.root / 'trained'}"], action="train")
         base.train.optim.max_iter = 1
         train(base)

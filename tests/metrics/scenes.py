@@ -18,6 +18,7 @@ class Info:
     class_id: int
     iscrowd: bool = False
     area: int = 0
+    only_semantic: bool = False
 
 
 @dataclass

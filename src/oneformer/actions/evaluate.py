@@ -89,12 +89,13 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | N
         with group(spec, "evaluate") as rank:
             engine = open_engine(spec.evaluate, device=rank.device)
             same_classes(engine.labels, labels, where=str(checkpoint))
+            trained = chosen_tasks(spec.evaluate.task, engine, key="evaluate.task")
             job = Job(
                 engine=engine,
                 dataset=as_trained(spec.dataset, engine),
                 records=records,
                 split=split,
-                tasks=chosen_tasks(spec.evaluate.task, engine, key="evaluate.task"),
+                tasks=labelled_tasks(trained, records, split=split),
             )
             scores, seconds = score(spec, job, rank)
         if not first:
@@ -123,15 +124,31 @@ def chosen_split(dataset: DatasetSpec) -> str:
 
 def read_data(dataset: DatasetSpec, split: str, *, thorough: bool) -> tuple[LabelMap, list[Record]]:
     """Classes and records of the split; when `thorough`, a few files are opened as a check. Raises UserErrors."""
-    from oneformer.data.check import check_pixels
+    from oneformer.data.check import quick_check
     from oneformer.data.files import raise_all
     from oneformer.data.formats import read_records
     from oneformer.data.labels import read_labels
 
     labels = read_labels(dataset, splits=(split,))
     records = read_records(dataset, split, labels)
-    raise_all(check_pixels(records, max_mpx=dataset.max_image_mpx) if thorough else [])
+    raise_all(quick_check(dataset, {split: records}, labels) if thorough else [])
     return labels, records
+
+
+def labelled_tasks(tasks: tuple[str, ...], records: Sequence[Record], *, split: str) -> tuple[str, ...]:
+    """Those of the tasks that the labels are enough for; says which are not. Raises SpecError when none is left."""
+    from oneformer.data.record import tasks_of
+
+    found = tasks_of(records)
+    kept = tuple(task for task in tasks if task in found)
+    named = " and ".join(found)
+    if not kept:
+        what = f"the data has labels for the {named} task only, so {' and '.join(tasks)} cannot be scored"
+        raise SpecError(what, where=f"dataset.{split}", hint="evaluate.task=all scores what can be scored")
+    if kept != tasks:
+        left_out = " and ".join(task for task in tasks if task not in kept)
+        log.warning("dataset.%s has labels for the %s task only: %s is not scored", split, named, left_out)
+    return kept
 
 
 def as_trained(dataset: DatasetSpec, engine: TorchEngine) -> DatasetSpec:
@@ -195,6 +212,7 @@ def _facts(spec: ExperimentSpec, job: Job, *, devices: int, seconds: float) -> d
         "trained": f"epoch {info.epoch}, step {info.step}",
         "data": f"dataset.{job.split}{f' ({named})' if named else ''}: {images} images",
         "classes": f"{len(engine.labels.thing_ids)} thing, {len(engine.labels.stuff_ids)} stuff",
+        "tasks": ", ".join(job.tasks),
         "device": f"{times}{engine.device}, {engine.precision}",
         "time": f"{seconds:.1f} s, {images / max(seconds, 1e-9):.2f} images/s",
     }

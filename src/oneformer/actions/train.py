@@ -122,7 +122,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
 
 def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
     """Classes and records; every fault of data, devices and weights that shows before computing is raised at once."""
-    from oneformer.data.check import check_pixels
+    from oneformer.data.check import quick_check
     from oneformer.data.formats import read_records
     from oneformer.data.labels import check_num_classes, read_labels
     from oneformer.model.weights.backbone import locate
@@ -147,14 +147,33 @@ def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
         _tried(errors, lambda: check_num_classes(labels, head.num_classes))
         for split in splits:
             records[split] = _tried(errors, partial(read_records, spec.dataset, split, labels)) or []
-            if thorough:
-                errors += check_pixels(records[split], max_mpx=spec.dataset.max_image_mpx)
+        if thorough:
+            errors += quick_check(spec.dataset, records, labels)
+        _tried(errors, lambda: _keep_to_labels(spec, records["train"]))
     if errors:
         raise errors[0] if len(errors) == 1 else UserErrors(errors)
     assert labels is not None
     if not records["val"]:
         log.warning("dataset.val names no annotations: nothing is scored while training")
     return _Data(labels, records["train"], records["val"])
+
+
+def _keep_to_labels(spec: ExperimentSpec, records: list[Record]) -> None:
+    """Switch the tasks off that no training image has labels for: the checkpoint tells what the model can do."""
+    from oneformer.data.record import tasks_of
+    from oneformer.data.task import TASKS, allowed_tasks, probabilities_by_labels
+
+    if not records:
+        return
+    toggling, labelled = spec.model.task_toggling, tasks_of(records)
+    kinds = dict.fromkeys(record.source.tasks for record in records)
+    probabilities_by_labels(spec.dataset.task_prob_train, allowed_tasks(toggling), kinds)
+    without = [task for task in TASKS if task not in labelled and getattr(toggling, f"{task}_on")]
+    for task in without:
+        setattr(toggling, f"{task}_on", False)
+    if without:
+        names = " and ".join(without)
+        log.warning("dataset.train has no labels for the %s task: it is switched off (model.task_toggling)", names)
 
 
 def _tried(errors: list[UserError], work: Callable[[], Any]) -> Any:

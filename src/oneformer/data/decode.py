@@ -6,13 +6,13 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from oneformer.data.files import examples, missing
-from oneformer.data.record import Record, SegmentInfo
+from oneformer.data.files import examples, open_binary
+from oneformer.data.record import SegmentInfo
 from oneformer.errors import DataError
 
 # Formats photos come in; others (PDF, EPS, ...) are refused, some of their decoders start programs.
@@ -38,10 +38,7 @@ def open_image(path: str | Path, *, max_mpx: float = MAX_MPX) -> Image.Image:
     are refused by name: their range is not known. `max_mpx` limits the size in million pixels before anything is
     decoded. Raises DataError.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise missing(path, what="image file")
-    with path.open("rb") as file:
+    with open_binary(path, what="image file") as file:
         image = _open(file, path, what="image")
         _check_size(image, path, max_mpx)
         try:
@@ -67,6 +64,7 @@ def to_rgb(image: Image.Image, *, where: str) -> Image.Image:
         f"the image's pixel format {image.mode} is not supported",
         where=where,
         hint="save it with 8 bits per channel (grey, RGB, RGBA, palette or CMYK) or as 16-bit grey",
+        kind="unreadable_file",
     )
 
 
@@ -76,42 +74,86 @@ def read_panoptic(path: str | Path, *, max_mpx: float = MAX_MPX) -> np.ndarray:
     RGB (and RGBA without transparency) holds R + 256 G + 65536 B; 8- and 16-bit grey hold the ids themselves. A palette
     is refused: its colours and its indices could both be meant. Raises DataError.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise missing(path, what="mask file")
-    with path.open("rb") as file:
-        image = _open(file, path, what="mask")
-        _check_size(image, path, max_mpx)
-        if image.format == "JPEG":
-            raise DataError(
-                "the mask is a JPEG, which does not keep ids exactly", where=str(path), hint="masks are PNG files"
-            )
-        try:
-            image.load()
-        except BROKEN as error:
-            raise _broken(path, error, what="mask") from None
+    image = _open_mask(path, max_mpx=max_mpx)
     if image.mode == "L" or image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.int32)
     if image.mode == "RGBA" and np.asarray(image)[..., 3].min() == 255:
         image = image.convert("RGB")
     if image.mode != "RGB":
         hint = "save the mask as 8-bit RGB with id = R + 256 G + 65536 B"
-        raise DataError(f"the mask's pixel format {image.mode} cannot hold segment ids", where=str(path), hint=hint)
+        what = f"the mask's pixel format {image.mode} cannot hold segment ids"
+        raise DataError(what, where=str(path), hint=hint, kind="wrong_encoding")
+    return _packed(image)
+
+
+class LabelPixels(NamedTuple):
+    """A label image as it was saved: numbers or packed colours, and the packed colour of each number in a palette."""
+
+    values: np.ndarray  # int32 (H, W): the pixel's number, or R + 256 G + 65536 B where `is_color`
+    is_color: bool
+    palette: np.ndarray | None = None  # int32 (P,)
+
+
+def read_label_image(path: str | Path, *, max_mpx: float = MAX_MPX) -> LabelPixels:
+    """A label image: 1-, 8-, 16- and 32-bit grey and palettes give numbers, RGB gives colours. Raises DataError."""
+    image = _open_mask(path, max_mpx=max_mpx)
+    if image.mode == "P":
+        palette = np.array(image.getpalette() or [], np.int32).reshape(-1, 3)
+        return LabelPixels(np.asarray(image).astype(np.int32), False, palette @ np.array([1, 256, 65536], np.int32))
+    if image.mode in ("1", "L", "I") or image.mode.startswith("I;16"):
+        return LabelPixels(np.asarray(image).astype(np.int32), False)
+    if image.mode in ("RGB", "RGBA"):
+        return LabelPixels(_packed(image), True)
+    hint = "save it with one channel of 8 or 16 bits (the labels), with a palette, or as 8-bit RGB (a colour per class)"
+    what = f"the label image's pixel format {image.mode} holds no labels"
+    raise DataError(what, where=str(path), hint=hint, kind="wrong_encoding")
+
+
+def read_mask(path: str | Path, *, max_mpx: float = MAX_MPX) -> np.ndarray:
+    """The mask of one object as bool (H, W): what is not black, or not transparent where it is all one colour."""
+    image = _open_mask(path, max_mpx=max_mpx)
+    if "A" in image.getbands():
+        alpha = np.asarray(image.getchannel("A")) > 0
+        if not alpha.all():
+            return np.asarray(alpha)
+        image = image.convert("RGB")
+    if image.mode == "P":
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
+    return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0)
+
+
+def _open_mask(path: str | Path, *, max_mpx: float) -> Image.Image:
+    """A decoded mask or label image. Raises DataError when it is missing, broken, too large or a JPEG."""
+    with open_binary(path, what="mask file") as file:
+        image = _open(file, path, what="mask")
+        _check_size(image, path, max_mpx)
+        if image.format == "JPEG":
+            what = "the mask is a JPEG, which does not keep ids exactly"
+            raise DataError(what, where=str(path), hint="masks are PNG files", kind="wrong_encoding")
+        try:
+            image.load()
+        except BROKEN as error:
+            raise _broken(path, error, what="mask") from None
+    return image
+
+
+def _packed(image: Image.Image) -> np.ndarray:
+    """RGB or RGBA -> int32 (H, W) of R + 256 G + 65536 B."""
     # Four bytes a pixel are one little-endian number: three channels in one step.
-    quads = np.asarray(image.convert("RGBX")).view("<u4")[..., 0]  # (H, W)
+    quads = np.asarray(image.convert("RGBA")).view("<u4")[..., 0]  # (H, W)
     return (quads & 0xFFFFFF).astype(np.int32)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of an image from its header, upright. Raises DataError when the file is no image."""
-    path = Path(path)
-    with path.open("rb") as file:
+    with open_binary(path, what="image file") as file:
         image = _open(file, path, what="image")
         quarter_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (image.height, image.width) if quarter_turned else (image.width, image.height)
 
 
-def _open(file: BinaryIO, path: Path, *, what: str) -> Image.Image:
+def _open(file: BinaryIO, path: str | Path, *, what: str) -> Image.Image:
     """The image with its header read.
 
     `Image.open` is not used because its own size limit is a global of Pillow's; ours is the spec's and is checked next.
@@ -129,22 +171,25 @@ def _open(file: BinaryIO, path: Path, *, what: str) -> Image.Image:
             except BROKEN as error:
                 raise _broken(path, error, what=what) from None
     hint = "the file is empty" if not head else f"formats that can be read: {', '.join(FORMATS)}"
-    raise DataError(f"the {what} file is not an image of a known format", where=str(path), hint=hint)
+    text = f"the {what} file is not an image of a known format"
+    raise DataError(text, where=str(path), hint=hint, kind="unreadable_file")
 
 
-def _check_size(image: Image.Image, path: Path, max_mpx: float) -> None:
+def _check_size(image: Image.Image, path: str | Path, max_mpx: float) -> None:
     mpx = image.width * image.height / 1e6
     if mpx > max_mpx:
         raise DataError(
             f"the image has {image.width} x {image.height} pixels, more than the limit of {max_mpx:g} million",
             where=str(path),
             hint="make it smaller, or raise dataset.max_image_mpx",
+            kind="unreadable_file",
         )
 
 
-def _broken(path: Path, error: Exception, *, what: str) -> DataError:
+def _broken(path: str | Path, error: Exception, *, what: str) -> DataError:
     hint = "copy or download it again" if "truncated" in str(error) else ""
-    return DataError(f"the {what} file is broken: {error or type(error).__name__}", where=str(path), hint=hint)
+    text = f"the {what} file is broken: {error or type(error).__name__}"
+    return DataError(text, where=str(path), hint=hint, kind="unreadable_file")
 
 
 def index_map(
@@ -164,33 +209,26 @@ def index_map(
     place = order[np.minimum(np.searchsorted(known[order], values), len(known) - 1)]
     strange = known[place] != values
     if strange.any():
-        found = examples(np.unique(values[strange]).tolist())
-        raise DataError(f"the mask has segment ids that the annotation file does not list: {found}", where=where)
+        raise _unlisted(np.unique(values[strange]).tolist(), segments, where=where)
     areas = np.bincount(place, weights=lengths, minlength=len(known)).astype(np.int64)
     absent = [s.segment_id for s, area in zip(segments, areas[1:], strict=True) if area == 0]
     if absent:
-        raise DataError(
-            f"the annotation file lists segment ids without a pixel in the mask: {examples(absent)}", where=where
-        )
+        what = f"the annotation file lists segment ids without a pixel in the mask: {examples(absent)}"
+        hint = "take them out of segments_info, or draw them"
+        raise DataError(what, where=where, hint=hint, kind="empty_segment", items=[str(i) for i in absent])
     dtype = np.int16 if len(segments) < 2**15 else np.int32
     index = np.repeat(place.astype(dtype), lengths).reshape(ids.shape)
     return index, tuple(s._replace(area=int(area)) for s, area in zip(segments, areas[1:], strict=True))
 
 
-def read_pair(record: Record, *, max_mpx: float = MAX_MPX) -> tuple[Image.Image, np.ndarray]:
-    """The photo (upright RGB) and the id map int32 (H, W) of a record. Raises DataError when their sizes differ."""
-    photo = open_image(record.image_path, max_mpx=max_mpx)
-    ids = read_panoptic(record.panoptic_path, max_mpx=max_mpx)
-    height, width = ids.shape
-    if photo.size != (width, height):
-        hint = "masks have the photo's size, pixel by pixel"
-        if photo.size == (height, width):
-            hint = (
-                "the photo is turned by its EXIF orientation, the mask was drawn on the unturned one: turn the mask too"
-            )
-        what = f"the photo is {photo.width} x {photo.height}, its mask {record.panoptic_path} is {width} x {height}"
-        raise DataError(what, where=record.image_path, hint=hint)
-    if (record.width, record.height) not in ((width, height), (height, width)):
-        what = f"the photo is {width} x {height}, the annotation file says {record.width} x {record.height}"
-        raise DataError(what, where=record.image_path, hint=f"correct width and height of image id {record.image_id}")
-    return photo, ids
+def _unlisted(ids: list[int], segments: Sequence[SegmentInfo], *, where: str) -> DataError:
+    """The message for ids that only the mask has; recognises red and blue that changed places."""
+    what = f"the mask has segment ids that the annotation file does not list: {examples(ids)}"
+    turned = {(i & 255) << 16 | i & 0xFF00 | i >> 16 for i in ids}
+    kind, hint = "unlisted_id", "list them in segments_info, or paint their pixels black (0, void)"
+    if turned <= {s.segment_id for s in segments}:
+        kind, hint = (
+            "wrong_encoding",
+            "red and blue changed places when the mask was saved (OpenCV writes BGR): swap them",
+        )
+    return DataError(what, where=where, hint=hint, kind=kind, items=[str(i) for i in ids])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from oneformer.errors import DataError, UserError, UserErrors
 
 SHOWN = 5  # examples named in a message that stands for many faults of one kind
+KEPT = 1000  # faults of one kind that are kept one by one, however many there are
+UNREADABLE = "unreadable_file"
+CELL = "::"  # between the path of a table, a column and a row: `train.parquet::image::17` stands where a path may
 
 
 def read_json(path: str | Path, *, what: str) -> Any:
@@ -22,16 +27,18 @@ def read_json(path: str | Path, *, what: str) -> Any:
     if not path.exists():
         raise missing(path, what=what)
     if not path.is_file():
-        raise DataError(f"the {what} is not a file", where=str(path), hint="name the JSON file itself")
+        raise DataError(f"the {what} is not a file", where=str(path), hint="name the JSON file itself", kind=UNREADABLE)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
-        raise DataError(f"the {what} is not valid JSON: {error.msg}", where=where, hint=_cut_off(path, error)) from None
+        text = f"the {what} is not valid JSON: {error.msg}"
+        raise DataError(text, where=where, hint=_cut_off(path, error), kind=UNREADABLE) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"the {what} is not UTF-8 text (byte {error.start})", where=str(path)) from None
+        text = f"the {what} is not UTF-8 text (byte {error.start})"
+        raise DataError(text, where=str(path), kind=UNREADABLE) from None
     except (OSError, RecursionError) as error:
-        raise DataError(f"the {what} cannot be read: {error}", where=str(path)) from None
+        raise DataError(f"the {what} cannot be read: {error}", where=str(path), kind=UNREADABLE) from None
 
 
 def _cut_off(path: Path, error: json.JSONDecodeError) -> str:
@@ -47,17 +54,38 @@ def missing(path: str | Path, *, what: str) -> DataError:
     folder = path.parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    found = sorted(item.name + ("/" if item.is_dir() else "") for item in folder.iterdir()) if folder.is_dir() else []
-    return DataError(f"the {what} does not exist", where=str(path), hint=f"{folder} holds {examples(found)}")
+    seen = [item for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
+    found = sorted(item.name + ("/" if item.is_dir() else "") for item in seen)
+    hint = f"{folder} holds {examples(found)}"
+    return DataError(f"the {what} does not exist", where=str(path), hint=hint, kind="missing_file")
 
 
-def examples(items: Iterable[object]) -> str:
-    """The first few items and how many more there are, as text."""
+def open_binary(path: str | Path, *, what: str) -> BinaryIO:
+    """A file, or a cell of a Parquet table, opened for reading bytes; to be closed. Raises DataError.
+
+    `what` names the file's role in messages ("image file").
+    """
+    text = str(path)
+    if f".parquet{CELL}" in text:
+        from oneformer.data.parquet import read_cell
+
+        return io.BytesIO(read_cell(text, what=what))
+    if not Path(path).is_file():
+        raise missing(path, what=what)
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        text = f"the {what} cannot be opened: {error.strerror}"
+        raise DataError(text, where=str(path), kind=UNREADABLE) from None
+
+
+def examples(items: Iterable[object], *, more: int = 0) -> str:
+    """The first few items and how many more there are, as text; `more` is how many there are beyond `items`."""
     texts = [str(item) for item in items]
     if not texts:
         return "nothing"
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
+    rest = max(0, len(texts) - SHOWN) + more
+    return ", ".join(texts[:SHOWN]) + (f" and {rest} more" if rest else "")
 
 
 def as_list(value: str | Path | Iterable[str | Path] | None) -> list[str]:
@@ -68,39 +96,63 @@ def as_list(value: str | Path | Iterable[str | Path] | None) -> list[str]:
     return [str(item) for item in items if str(item)]
 
 
+@dataclass
+class _Group:
+    """Faults of one kind: the first KEPT of them, and how many there are."""
+
+    kind: str
+    warning: bool
+    hint: str = ""
+    items: list[object] = field(default_factory=list)
+    count: int = 0
+
+
 class Faults:
-    """Collects the faults of one file: many of one kind become one message with a count and examples."""
+    """Collects the faults of one file or folder: many of one kind become one message with a count and examples."""
 
     def __init__(self, where: str | Path) -> None:
         self.where = str(where)
-        self._items: dict[str, list[object]] = {}
-        self._hints: dict[str, str] = {}
+        self._groups: dict[str, _Group] = {}
 
-    def add(self, kind: str, item: object, *, hint: str = "") -> None:
-        """Note a fault; `kind` reads as a sentence before the examples ("no image file for")."""
-        self._items.setdefault(kind, []).append(item)
-        if hint:
-            self._hints.setdefault(kind, hint)
+    def add(self, what: str, item: object, *, hint: str = "", kind: str = "annotation", warning: bool = False) -> None:
+        """Note a fault; `what` reads as a sentence before the examples ("there is no image file"); `kind` is its name.
 
-    def hint(self, kind: str, hint: str) -> None:
-        """Give advice that is known only after all faults of a kind are."""
-        if kind in self._items:
-            self._hints[kind] = hint
+        A `warning` stops nothing.
+        """
+        group = self._groups.setdefault(what, _Group(kind, warning))
+        group.count += 1
+        group.hint = group.hint or hint
+        if len(group.items) < KEPT:
+            group.items.append(item)
 
-    def items(self, kind: str) -> list[object]:
+    def explain(self, what: str, hint: str, *, kind: str = "") -> None:
+        """Give advice, and a better name, that are known only after all faults of a kind are."""
+        if what in self._groups:
+            self._groups[what].hint = hint
+            self._groups[what].kind = kind or self._groups[what].kind
+
+    def items(self, what: str) -> list[object]:
         """What was noted for one kind."""
-        return self._items.get(kind, [])
+        return self._groups[what].items if what in self._groups else []
 
     def errors(self) -> list[UserError]:
         """One DataError per kind, in the order in which the kinds were met."""
-        return [
-            DataError(f"{_counted(kind, items)}: {examples(items)}", where=self.where, hint=self._hints.get(kind, ""))
-            for kind, items in self._items.items()
-        ]
+        return [self._told(what, group) for what, group in self._groups.items() if not group.warning]
 
+    def warnings(self) -> list[DataError]:
+        """The same of the faults that stop nothing."""
+        return [self._told(what, group) for what, group in self._groups.items() if group.warning]
 
-def _counted(kind: str, items: list[object]) -> str:
-    return kind if len(items) == 1 else f"{kind} ({len(items)} times)"
+    def _told(self, what: str, group: _Group) -> DataError:
+        counted = what if group.count == 1 else f"{what} ({group.count} times)"
+        more = group.count - len(group.items)
+        return DataError(
+            f"{counted}: {examples(group.items, more=more)}",
+            where=self.where,
+            hint=group.hint,
+            kind=group.kind,
+            items=[str(item) for item in group.items],
+        )
 
 
 def raise_all(errors: list[UserError]) -> None:

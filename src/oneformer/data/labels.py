@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from oneformer.data.files import Faults, as_list, examples, raise_all, read_json
+from oneformer.data.files import Faults, examples, raise_all, read_json
+from oneformer.data.formats import FORMATS, yolo_seg
+from oneformer.data.formats.part import Part, split_parts
 from oneformer.errors import DataError, SpecError, UserError
 
 if TYPE_CHECKING:
@@ -88,36 +90,51 @@ class _Category:
 def read_labels(dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS) -> LabelMap:
     """The class table of a data set.
 
-    `dataset.label_map` gives the order; without one, the `categories` of the annotation files do (train's first, then
-    what the others add). Both are compared, and each contradiction is named. With `dataset.contiguous_id` the class id
-    is the position in that order, without it the ids are used as they are and must be 0 .. K-1. Only the given splits
-    that have annotations are read. Raises DataError or UserErrors.
+    `dataset.label_map` gives the order; without one, the classes that the annotations themselves tell do (train's
+    first, then what the others add). Both are compared, and each contradiction is named. With `dataset.contiguous_id`
+    the class id is the position in that order, without it the ids are used as they are and must be 0 .. K-1. Only the
+    given splits that have annotations are read. Raises DataError or UserErrors.
     """
     errors: list[UserError] = []
-    known: dict[int, tuple[_Category, str]] = {}
+    labels = collect_labels(dataset, splits=splits, errors=errors)
+    raise_all(errors)
+    assert labels is not None
+    return labels
+
+
+def collect_labels(dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS, errors: list[UserError]) -> LabelMap | None:
+    """Like `read_labels`, but faults are added to `errors`; None when they leave no class table to go on with."""
+    known = _Known({}, complete=bool(dataset.label_map))
     if dataset.label_map:
-        content = read_json(dataset.label_map, what="label map")
-        known = {c.category_id: (c, dataset.label_map) for c in parse_categories(dataset.label_map, content, errors)}
-        raise_all(errors)  # comparing with half a label map would only hide its faults
-    files = [path for split in splits for path in as_list(getattr(dataset, split).annotations)]
-    for path in dict.fromkeys(files):
         try:
-            content = read_json(path, what="annotation file")
+            read = parse_categories(dataset.label_map, read_label_map(dataset.label_map), errors)
         except DataError as error:
             errors.append(error)
+            return None
+        if errors:  # comparing with half a label map would only hide its faults
+            return None
+        known.classes = {c.category_id: (c, dataset.label_map) for c in read}
+    for part in _parts(dataset, splits, errors):
+        try:
+            listed, used = FORMATS[part.format].categories(part)
+        except UserError as error:
+            errors += getattr(error, "errors", [error])
             continue
-        _compare(path, content, known=known, complete=bool(dataset.label_map), errors=errors)
-    raise_all(errors)
-    if not known:
-        raise DataError(
-            "no classes are known: neither a label map nor an annotation file is given",
-            where="dataset.label_map",
-            hint="set dataset.label_map to a JSON list of {id, name, isthing}, or dataset.train.annotations",
-        )
-    categories = [category for category, _ in known.values()]
-    source = dataset.label_map or next(iter(known.values()))[1]
+        _compare(part.annotations, _numbered(listed, known), used, known=known, errors=errors)
+    categories = [category for category, _ in known.classes.values()]
+    if not categories:
+        hint = "set dataset.label_map to a JSON list of {id, name, isthing}, or dataset.train.annotations"
+        what = "no classes are known: there is no label map, and no annotation file that lists them"
+        if not errors:
+            errors.append(DataError(what, where="dataset.label_map", hint=hint, kind="label_map"))
+        return None
     if not dataset.contiguous_id:
-        categories = _in_id_order(categories, source)
+        source = dataset.label_map or next(iter(known.classes.values()))[1]
+        gaps = _gap_fault([c.category_id for c in categories], source)
+        if gaps is not None:
+            errors.append(gaps)
+            return None
+        categories.sort(key=lambda c: c.category_id)
     return _label_map(categories)
 
 
@@ -129,11 +146,18 @@ def labels_of(entries: object, *, where: object) -> LabelMap:
     return _label_map(categories)
 
 
+def read_label_map(path: str) -> object:
+    """The content of a label map: JSON, or the `names` of a YAML file as YOLO data sets have. Raises DataError."""
+    if path.lower().endswith((".yaml", ".yml")):
+        return yolo_seg.names_of(path)
+    return read_json(path, what="label map")
+
+
 def parse_categories(path: object, content: object, errors: list[UserError]) -> list[_Category]:
     """The entries of a label map; what is wrong with them is added to `errors`."""
     if not isinstance(content, list):
         hint = "write a JSON list of {id, name, isthing (default 1), color (optional)}"
-        errors.append(DataError("the label map is not a list", where=str(path), hint=hint))
+        errors.append(DataError("the label map is not a list", where=str(path), hint=hint, kind="label_map"))
         return []
     faults = Faults(str(path))
     found: dict[int, _Category] = {}
@@ -143,7 +167,7 @@ def parse_categories(path: object, content: object, errors: list[UserError]) -> 
         if category is None:
             continue
         if category.category_id in found:
-            faults.add("two classes have the same id", category.category_id)
+            faults.add("two classes have the same id", category.category_id, kind="duplicate_id")
         elif category.name in names:
             ids = f"{category.name!r} (ids {names[category.name]} and {category.category_id})"
             faults.add("two classes have the same name", ids, hint="scores are listed by name: give each class its own")
@@ -188,69 +212,90 @@ def _is_color(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(_is_int(v) and 0 <= v <= 255 for v in value)
 
 
-def _compare(
-    path: str, content: object, *, known: dict[int, tuple[_Category, str]], complete: bool, errors: list[UserError]
-) -> None:
-    """Check an annotation file's `categories` against what is known; unless that is `complete`, new ones are added."""
-    if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
-        if not complete:
-            hint = "set dataset.label_map, or add the list of {id, name, isthing} to the file"
-            errors.append(DataError("the annotation file has no list 'categories'", where=path, hint=hint))
-        return
+def _parts(dataset: DatasetSpec, splits: Sequence[str], errors: list[UserError]) -> list[Part]:
+    """The data sets of the splits, each once; what is wrong with their paths is added to `errors`."""
+    parts: dict[tuple[str, str], Part] = {}
+    for split in splits:
+        try:
+            for part in split_parts(dataset, split):
+                parts.setdefault((part.format, part.annotations), part)
+        except UserError as error:
+            errors += getattr(error, "errors", [error])
+    return list(parts.values())
+
+
+@dataclass
+class _Known:
+    """The classes so far: category id -> class and the file that told it. A `complete` list takes no new ones."""
+
+    classes: dict[int, tuple[_Category, str]]
+    complete: bool
+
+
+def _numbered(listed: list[Any] | None, known: _Known) -> list[Any] | None:
+    """Formats that know classes by name only tell no ids: known names get theirs, new ones the next, if any may come.
+
+    A name that a complete list lacks is left to the reader, which tells the files that use it.
+    """
+    if listed is None or not all(isinstance(entry, dict) and "id" not in entry for entry in listed):
+        return listed
+    ids = {category.name: category_id for category_id, (category, _) in known.classes.items()}
+    for entry in listed:
+        if not known.complete:
+            ids.setdefault(entry["name"], max(ids.values(), default=-1) + 1)
+    return [{"id": ids[entry["name"]], **entry} for entry in listed if entry["name"] in ids]
+
+
+def _compare(path: str, listed: list[Any] | None, used: set[int], *, known: _Known, errors: list[UserError]) -> None:
+    """Check the classes that annotations tell and use against what is known; unless that is complete, add new ones."""
     faults = Faults(path)
-    own = {c.category_id: c for c in parse_categories(path, content["categories"], errors)}
+    own = {c.category_id: c for c in parse_categories(path, listed, errors)} if listed is not None else {}
+    if listed is None and used and not known.complete:
+        hint = "set dataset.label_map, or add the list of {id, name, isthing} to the file"
+        errors.append(DataError("the annotation file has no list 'categories'", where=path, hint=hint))
+        return
     for category in own.values():
-        if category.category_id not in known:
-            if not complete:
-                known[category.category_id] = (category, path)
+        if category.category_id not in known.classes:
+            if not known.complete:
+                known.classes[category.category_id] = (category, path)
             continue
-        other, source = known[category.category_id]
-        both_say = category.says_isthing and (other.says_isthing or complete)
-        for key in ("name", "isthing") if both_say else ("name",):
-            mine, theirs = getattr(category, key), getattr(other, key)
-            if mine != theirs:
-                mine, theirs = (int(mine), int(theirs)) if key == "isthing" else (repr(mine), repr(theirs))
-                faults.add(
-                    f"{key} contradicts {source}", f"id {category.category_id} is {mine} here and {theirs} there"
-                )
-    unknown = _used_categories(content) - set(known)
-    for category_id in sorted(unknown):
+        _contradictions(category, *known.classes[category.category_id], complete=known.complete, faults=faults)
+    what = "annotations use a category that is not in the label map"
+    if not known.complete:
+        what = "annotations use an undeclared category"
+    for category_id in sorted(used - set(known.classes)):
         name = f" ({own[category_id].name})" if category_id in own else ""
-        faults.add(
-            "annotations use a category that is not in the label map"
-            if complete
-            else "annotations use an undeclared category",
-            f"id {category_id}{name}",
-            hint="add it to the label map, or take its segments out of the annotations",
-        )
+        hint = "add it to the label map, or take its segments out of the annotations"
+        faults.add(what, f"id {category_id}{name}", hint=hint, kind="unknown_category")
     errors += faults.errors()
 
 
-def _used_categories(content: dict[str, Any]) -> set[int]:
-    """Category ids that occur in segments; malformed annotations are left to the reader, which names them."""
-    used: set[int] = set()
-    annotations = content.get("annotations")
-    for annotation in annotations if isinstance(annotations, list) else []:
-        segments = annotation.get("segments_info") if isinstance(annotation, dict) else None
-        for segment in segments if isinstance(segments, list) else []:
-            if isinstance(segment, dict) and _is_int(segment.get("category_id")):
-                used.add(segment["category_id"])
-    return used
+def _contradictions(mine: _Category, theirs: _Category, source: str, *, complete: bool, faults: Faults) -> None:
+    """Name and kind of one class as an annotation file and an earlier source tell them."""
+    item = f"id {mine.category_id} is {{}} here and {{}} there"
+    if mine.name != theirs.name:
+        faults.add(f"name contradicts {source}", item.format(repr(mine.name), repr(theirs.name)), kind="label_map")
+    both_say = mine.says_isthing and (theirs.says_isthing or complete)
+    if both_say and mine.isthing != theirs.isthing:
+        hint = "things are counted one by one, stuff is not: make both files say the same"
+        what = f"isthing contradicts {source}"
+        faults.add(what, item.format(int(mine.isthing), int(theirs.isthing)), hint=hint, kind="thing_stuff")
 
 
-def _in_id_order(categories: list[_Category], source: str) -> list[_Category]:
-    """The classes sorted by id, for ids that are used as they are; any gap is an error that names it."""
-    ids = sorted(c.category_id for c in categories)
+def _gap_fault(ids: list[int], source: str) -> DataError | None:
+    """The fault of class ids that are used as they are and have a gap; None without one."""
     gaps = sorted(set(range(len(ids))) - set(ids))
-    if gaps:
-        outside = [i for i in ids if i >= len(ids)]
-        raise DataError(
-            f"dataset.contiguous_id is false, so the {len(ids)} class ids must be 0 to {len(ids) - 1}, "
-            f"but {examples(gaps)} are not used and {examples(outside)} lie outside",
-            where=source,
-            hint="set dataset.contiguous_id: true, then classes are numbered in the order of the list",
-        )
-    return sorted(categories, key=lambda c: c.category_id)
+    if not gaps:
+        return None
+    outside = sorted(i for i in ids if i >= len(ids))
+    return DataError(
+        f"dataset.contiguous_id is false, so the {len(ids)} class ids must be 0 to {len(ids) - 1}, "
+        f"but {examples(gaps)} are not used and {examples(outside)} lie outside",
+        where=source,
+        hint="set dataset.contiguous_id: true, then classes are numbered in the order of the list",
+        kind="label_gap",
+        items=[str(i) for i in outside],
+    )
 
 
 def _label_map(categories: list[_Category]) -> LabelMap:

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from oneformer.data.annotation import read_annotated
 from oneformer.data.augment import Augment
 from oneformer.data.batch import Batch, collate
-from oneformer.data.decode import index_map, read_pair
 from oneformer.data.labels import LabelMap
 from oneformer.data.record import Record, RecordTable
-from oneformer.data.sample import Sample, Truth, make_target, normalize, prepare_image
-from oneformer.data.task import TASKS, all_texts, allowed_tasks, draw_task, task_probabilities, texts_for
+from oneformer.data.sample import BACKGROUND, VOID, Sample, Truth, make_target, normalize, prepare_image
+from oneformer.data.task import TASKS, all_texts, allowed_tasks, draw_task, probabilities_by_labels, texts_for
 from oneformer.data.tokens import Tokenizer, task_tokenizer
 from oneformer.errors import DataError, SpecError
 
@@ -44,7 +44,9 @@ class TrainSamples(Dataset[Sample | DataError]):
         self.mean, self.std = tuple(dataset.pixel_mean), tuple(dataset.pixel_std)
         self.max_mpx = dataset.max_image_mpx
         self.num_texts = num_texts(model)
-        self.probabilities = task_probabilities(dataset.task_prob_train, allowed_tasks(model.task_toggling))
+        labelled = dict.fromkeys(record.source.tasks for record in records)
+        allowed = allowed_tasks(model.task_toggling)
+        self.probabilities = probabilities_by_labels(dataset.task_prob_train, allowed, labelled)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -59,13 +61,13 @@ class TrainSamples(Dataset[Sample | DataError]):
     def _sample(self, epoch: int, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
-        task = draw_task(self.probabilities, rng)
-        photo, ids = read_pair(record, max_mpx=self.max_mpx)
-        original_size = ids.shape
-        places, segments = index_map(ids, record.segments, where=record.panoptic_path)
-        classes = np.array([-1, *(s.class_id for s in segments)])
-        pixels, places = self.augment(photo, places, classes=classes, rng=rng)
-        target = make_target(places, segments, self.labels, task=task)
+        task = draw_task(self.probabilities[record.source.tasks], rng)
+        photo, labelled = read_annotated(record, max_mpx=self.max_mpx)
+        original_size = labelled.index.shape
+        pixels, places = self.augment(photo, labelled.index, classes=labelled.classes(), rng=rng)
+        rest = BACKGROUND if record.source.rest_is_background else VOID
+        segments, regions = labelled.segments, labelled.regions
+        target = make_target(places, segments, self.labels, task=task, regions=regions, rest=rest)
         texts = texts_for(task, target.labels.tolist(), self.labels.names, num_texts=self.num_texts)
         return Sample(
             image=normalize(pixels, mean=self.mean, std=self.std),
@@ -99,18 +101,17 @@ class EvaluationSamples(Dataset[Sample | DataError]):
             return error
 
     def _sample(self, record: Record) -> Sample:
-        photo, ids = read_pair(record, max_mpx=self.max_mpx)
-        _, segments = index_map(ids, record.segments, where=record.panoptic_path)
+        photo, labelled = read_annotated(record, max_mpx=self.max_mpx)
         shorter, longer = self.sizes
         image, size = prepare_image(np.asarray(photo), min_size=shorter, max_size=longer, mean=self.mean, std=self.std)
         return Sample(
             image=image,
             size=size,
-            original_size=(ids.shape[0], ids.shape[1]),
+            original_size=(photo.height, photo.width),
             task="panoptic",
             texts=[],
             target=None,
-            truth=Truth(ids, segments),
+            truth=Truth.of(labelled, record.source.tasks),
             name=Path(record.image_path).name,
             image_id=record.image_id,
         )

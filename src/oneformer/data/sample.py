@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from oneformer.data.annotation import Annotation, topmost
 from oneformer.data.augment import shortest_edge_size
 from oneformer.data.labels import LabelMap
 from oneformer.data.record import SegmentInfo
+from oneformer.data.task import TASKS
 
 # Values of an object map beside object numbers.
 BACKGROUND = -1  # labelled, but no object of the task: a negative example for every mask
@@ -23,66 +25,92 @@ class Target:
     """What the network should find in one photo: `labels` int64 (N,), `masks` bool (N, H, W), `void` bool (H, W).
 
     `void` marks pixels that no mask loss may count: unlabelled, crowd, padding. Made from three tensors, or by
-    `from_map` from one int map of object numbers, which is N times smaller: it is what travels from loader workers
-    and to the GPU, the masks are built where they are first asked for.
+    `from_map` from one int map, which is N times smaller: it is what travels from loader workers and to the GPU, the
+    masks are built where they are first asked for.
     """
 
     def __init__(self, labels: torch.Tensor, masks: torch.Tensor, void: torch.Tensor) -> None:
         self.labels = labels
-        self.object_map: torch.Tensor | None = None
+        self._map: torch.Tensor | None = None
+        self._members: torch.Tensor | None = None
         self.__dict__.update(masks=masks, void=void)
 
     @classmethod
-    def from_map(cls, labels: torch.Tensor, object_map: torch.Tensor) -> Target:
-        """`object_map` int16 or int32 (H, W): the object's place in `labels` (N,), BACKGROUND or VOID."""
+    def from_map(cls, labels: torch.Tensor, numbers: torch.Tensor, members: torch.Tensor | None = None) -> Target:
+        """`numbers` int16 or int32 (H, W): the object's place in `labels` (N,), BACKGROUND or VOID.
+
+        Where objects overlap, the numbers are those of regions instead, and `members` bool (N, R) tells the regions
+        that each object covers.
+        """
         target = cls.__new__(cls)
         target.labels = labels
-        target.object_map = object_map
+        target._map, target._members = numbers, members
         return target
+
+    @property
+    def object_map(self) -> torch.Tensor | None:
+        """The map of `from_map` when each of its numbers is one object."""
+        return self._map if self._members is None else None
 
     @cached_property
     def masks(self) -> torch.Tensor:
-        """bool (N, H, W), one mask per object, disjoint when made from a map."""
-        assert self.object_map is not None
-        numbers = torch.arange(len(self.labels), dtype=self.object_map.dtype, device=self.object_map.device)
-        return self.object_map[None] == numbers[:, None, None]  # (N, H, W)
+        """bool (N, H, W), one mask per object."""
+        assert self._map is not None
+        if self._members is None:
+            numbers = torch.arange(len(self.labels), dtype=self._map.dtype, device=self._map.device)
+            return self._map[None] == numbers[:, None, None]  # (N, H, W)
+        covered = self._members[:, self._map.clamp_min(0).long()]  # (N, H, W)
+        return covered & (self._map >= 0)
 
     @cached_property
     def void(self) -> torch.Tensor:
         """bool (H, W)."""
-        assert self.object_map is not None
-        return self.object_map == VOID  # (H, W)
+        assert self._map is not None
+        return self._map == VOID  # (H, W)
+
+    def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Target:
+        """The same with each of its tensors changed."""
+        if self._map is None:
+            return Target(change(self.labels), change(self.masks), change(self.void))
+        members = None if self._members is None else change(self._members)
+        return Target.from_map(change(self.labels), change(self._map), members)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same on another device; as a map as long as it is one."""
-        labels = self.labels.to(device, non_blocking=non_blocking)
-        if self.object_map is not None:
-            return Target.from_map(labels, self.object_map.to(device, non_blocking=non_blocking))
-        masks, void = (t.to(device, non_blocking=non_blocking) for t in (self.masks, self.void))
-        return Target(labels, masks, void)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Target:
         """The same in page-locked memory."""
-        if self.object_map is not None:
-            return Target.from_map(self.labels.pin_memory(), self.object_map.pin_memory())
-        return Target(self.labels.pin_memory(), self.masks.pin_memory(), self.void.pin_memory())
+        return self._mapped(lambda tensor: tensor.pin_memory())
 
     def padded(self, height: int, width: int) -> Target:
         """The same with void added at the bottom and right."""
-        h, w = (self.void if self.object_map is None else self.object_map).shape
+        h, w = (self.void if self._map is None else self._map).shape
         border = (0, width - w, 0, height - h)
         pad = torch.nn.functional.pad
-        if self.object_map is not None:
-            return Target.from_map(self.labels, pad(self.object_map, border, value=VOID))
+        if self._map is not None:
+            return Target.from_map(self.labels, pad(self._map, border, value=VOID), self._members)
         return Target(self.labels, pad(self.masks, border, value=False), pad(self.void, border, value=True))
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is in one photo, at the photo's own size: `id_map` int32 (H0, W0), 0 = void; areas counted in the map."""
+    """What is in one photo, at the photo's own size: `id_map` int32 (H0, W0), 0 = void; areas counted in the map.
+
+    `stacked` keeps the whole masks where segments overlap; the id map has the one on top. `tasks` are those the labels
+    are enough for.
+    """
 
     id_map: np.ndarray
     segments: tuple[SegmentInfo, ...]
+    stacked: Annotation | None = None
+    tasks: tuple[str, ...] = TASKS
+
+    @classmethod
+    def of(cls, annotation: Annotation, tasks: tuple[str, ...]) -> Truth:
+        """The truth that an annotation tells."""
+        stacked = annotation if annotation.regions is not None else None
+        return cls(annotation.id_map(), annotation.segments, stacked, tasks)
 
 
 @dataclass
@@ -100,19 +128,33 @@ class Sample:
     image_id: int | str
 
 
-def make_target(index: np.ndarray, segments: Sequence[SegmentInfo], labels: LabelMap, *, task: str) -> Target:
+def make_target(
+    index: np.ndarray,
+    segments: Sequence[SegmentInfo],
+    labels: LabelMap,
+    *,
+    task: str,
+    regions: np.ndarray | None = None,
+    rest: int = VOID,
+) -> Target:
     """The objects of a task, in the order of class ids.
 
-    `index` int (H, W) holds i + 1 for `segments[i]` and 0 for void. Semantic: one object per class. Instance: things,
-    one each; stuff is background. Panoptic: things one each, stuff one per class. Crowds are void in every task (they
-    are neither one object nor none), and what has no pixel left is no object.
+    `index` int (H, W) holds i + 1 for `segments[i]` and 0 for none, or regions, see `Annotation`. Semantic: one object
+    per class. Instance: things, one each, whole where they overlap; stuff is background. Panoptic: things one each,
+    stuff one per class. Crowds are void in every task (they are neither one object nor none), what is only semantic in
+    the two others, and what has no pixel left is no object. `rest` (VOID or BACKGROUND) is what no segment covers.
     """
+    if regions is not None and task == "instance":
+        return _instance_target(index, segments, labels, regions=regions, rest=rest)
+    if regions is not None:
+        index = topmost(regions).astype(index.dtype).take(index)
     present = np.bincount(index.ravel(), minlength=len(segments) + 1)[1:] > 0
     objects: dict[tuple[int, int], list[int]] = {}  # (class, own id or 0 when merged) -> places in `segments`
     table = np.full(len(segments) + 1, VOID, index.dtype)
+    table[0] = rest
     for place, segment in enumerate(segments):
         thing = labels.is_thing[segment.class_id]
-        if segment.iscrowd or not present[place]:
+        if not present[place] or not _counts(segment, task):
             continue
         if task == "instance" and not thing:
             table[place + 1] = BACKGROUND
@@ -125,6 +167,34 @@ def make_target(index: np.ndarray, segments: Sequence[SegmentInfo], labels: Labe
             table[place + 1] = number
     class_ids = torch.tensor([class_id for class_id, _ in ordered], dtype=torch.int64)
     return Target.from_map(class_ids, torch.from_numpy(table.take(index)))
+
+
+def _counts(segment: SegmentInfo, task: str) -> bool:
+    """Whether a segment's pixels are known to be an object's, or the class's, in a task."""
+    return task == "semantic" if segment.only_semantic else not segment.iscrowd
+
+
+def _instance_target(
+    index: np.ndarray, segments: Sequence[SegmentInfo], labels: LabelMap, *, regions: np.ndarray, rest: int
+) -> Target:
+    """Things with their whole masks. A pixel of any of them is known, whatever else covers it."""
+    present: np.ndarray = np.bincount(index.ravel(), minlength=len(regions)) > 0  # (R,)
+    seen = (regions & present[:, None]).any(axis=0)  # (N,)
+    known = [_counts(segment, "instance") for segment in segments]
+    things = [
+        place
+        for place, segment in enumerate(segments)
+        if seen[place] and known[place] and labels.is_thing[segment.class_id]
+    ]
+    things.sort(key=lambda place: segments[place].class_id)
+    members = regions[:, things].T  # (objects, R)
+    sure = [place for place in range(len(segments)) if known[place]]
+    free = np.where(regions[:, sure].any(axis=1), BACKGROUND, np.where(regions.any(axis=1), VOID, rest))
+    numbers = np.where(members.any(axis=0), np.arange(len(regions)), free).astype(index.dtype)
+    class_ids = torch.tensor([segments[place].class_id for place in things], dtype=torch.int64)
+    return Target.from_map(
+        class_ids, torch.from_numpy(numbers.take(index)), torch.from_numpy(np.ascontiguousarray(members))
+    )
 
 
 def normalize(pixels: np.ndarray, *, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +41,26 @@ def task_probabilities(
         )
         raise SpecError(f"no task can be drawn from {dict(probabilities)}", where=key, hint=hint)
     return {task: p / total for task, p in kept.items()}
+
+
+def probabilities_by_labels(
+    probabilities: Mapping[str, float], allowed: Sequence[str], labelled: Iterable[tuple[str, ...]]
+) -> dict[tuple[str, ...], dict[str, float]]:
+    """For photos with labels for some tasks each: those tasks -> the probabilities of the ones that may be drawn.
+
+    Raises SpecError when a photo's tasks are all switched off or improbable.
+    """
+    found = {}
+    for tasks in labelled:
+        drawn = [task for task in allowed if task in tasks]
+        if not any(probabilities.get(task, 0.0) > 0 for task in drawn) and len(tasks) < len(TASKS):
+            raise SpecError(
+                f"the data has labels for the {' and '.join(tasks)} task only, which is never drawn",
+                where="dataset.task_prob_train",
+                hint=f"give {tasks[0]} a probability above 0 and switch model.task_toggling.{tasks[0]}_on on",
+            )
+        found[tasks] = task_probabilities(probabilities, drawn)
+    return found
 
 
 def draw_task(probabilities: Mapping[str, float], rng: np.random.Generator) -> str:

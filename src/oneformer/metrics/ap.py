@@ -38,7 +38,13 @@ class MaskAP:
         self.images: dict[str, ImageEntry] = {}
 
     def update(
-        self, key: str, found: EncodedInstances, *, truth: NDArray[np.integer], truth_segments: MapSegments
+        self,
+        key: str,
+        found: EncodedInstances,
+        *,
+        truth: NDArray[np.integer],
+        truth_segments: MapSegments,
+        truth_rles: Sequence[Rle] | None = None,
     ) -> None:
         """Adds one image.
 
@@ -47,10 +53,14 @@ class MaskAP:
             found: its instances.
             truth: its segment ids (H, W).
             truth_segments: what the ids are; stuff is left out.
+            truth_rles: the segments' whole masks, where they overlap and the map shows only the one on top.
         """
         chosen = np.isin(truth_segments.class_ids, self.things)
         class_ids, crowd = truth_segments.class_ids[chosen].tolist(), truth_segments.iscrowd[chosen].tolist()
-        rles = encode_ids(truth, truth_segments.ids[chosen].tolist())
+        if truth_rles is None:
+            rles = encode_ids(truth, truth_segments.ids[chosen].tolist())
+        else:
+            rles = [rle for rle, thing in zip(truth_rles, chosen, strict=True) if thing]
         true = [
             [class_id, int(iscrowd), area(rle), rle["counts"]]
             for class_id, iscrowd, rle in zip(class_ids, crowd, rles, strict=True)
@@ -111,6 +121,27 @@ class MaskAP:
         evaluation.accumulate()
         table: NDArray[np.float64] = evaluation.eval["precision"][..., -1]  # the largest number of detections, 100
         return table
+
+
+def mean_best_iou(entry: ImageEntry) -> float | None:
+    """Mean, over the true objects of one image, of the best IoU of a prediction of their class, in percent.
+
+    A score of single images, to order them by; None without objects. Average precision needs a whole set.
+    """
+    from faster_coco_eval.core import mask as coco
+
+    best: list[float] = []
+    for class_id in sorted({t[0] for t in entry["truth"]}):
+        true = [_bytes(entry, runs) for c, crowd, _, runs in entry["truth"] if c == class_id and not crowd]
+        found = [_bytes(entry, runs) for c, _, runs in entry["found"] if c == class_id]
+        if true:
+            shared = np.asarray(coco.iou(found, true, [0] * len(true))) if found else np.zeros((1, len(true)))
+            best += shared.max(axis=0).tolist()
+    return float(np.mean(best)) * PERCENT if best else None
+
+
+def _bytes(entry: ImageEntry, runs: str) -> dict[str, Any]:
+    return {"size": entry["size"], "counts": runs.encode("ascii")}
 
 
 def _rle(entry: ImageEntry, runs: str) -> Rle:

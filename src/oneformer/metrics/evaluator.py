@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oneformer.metrics.ap import MaskAP
+from oneformer.metrics.ap import MaskAP, mean_best_iou
 from oneformer.metrics.miou import IGNORED, ConfusionMatrix
 from oneformer.metrics.pq import MapSegments, PanopticQuality, places, runs
 from oneformer.metrics.scores import Scores
 from oneformer.segments import Outputs, PanopticResult, Rules, Size, encoded_instances, panoptic, semantic_map
+from oneformer.segments.rle import Rle, encode
 from oneformer.segments.types import TASKS
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class _Sizes(TypedDict):
 
 class Evaluator:
     """Scores batch by batch at the photo's own size: semantic outputs by mIoU, panoptic by PQ, instance by mask AP.
+
+    An image is scored on the tasks that its labels are enough for.
 
     Void pixels of the truth are ignored everywhere. Crowd segments are void for mIoU, and excuse predictions in PQ
     and AP as the COCO tools define it. The result does not depend on the order of the images or on how they are split
@@ -69,6 +72,8 @@ class Evaluator:
         assert len(outputs) == len(batch.truths), f"{len(outputs)} outputs for {len(batch.truths)} images"
         input_size = (int(batch.images.shape[-2]), int(batch.images.shape[-1]))
         for i, truth in enumerate(batch.truths):
+            if task not in truth.tasks:
+                continue
             height, width = truth.id_map.shape
             sizes = _Sizes(input_size=input_size, size=batch.sizes[i], original_size=(height, width))
             one = (outputs.class_logits[i], outputs.mask_logits[i])
@@ -80,8 +85,12 @@ class Evaluator:
             else:
                 found = encoded_instances(*one, **sizes, rules=self.rules)
                 key = f"{name}#{batch.image_ids[i]}"
-                self.precision.update(key, found, truth=truth.id_map, truth_segments=truth_segments(truth))
-                score = None  # AP needs the whole set to be meaningful
+                whole = whole_masks(truth)
+                self.precision.update(
+                    key, found, truth=truth.id_map, truth_segments=truth_segments(truth), truth_rles=whole
+                )
+                alone = self.tasks == ("instance",)  # else another task's score orders the images
+                score = mean_best_iou(self.precision.images[key]) if alone else None
             if score is not None:
                 self.image_scores[task].append((name, score))
 
@@ -127,18 +136,29 @@ class Evaluator:
 
 
 def truth_segments(truth: Truth) -> MapSegments:
-    """The truth's list of segments as arrays."""
-    items = truth.segments
+    """The truth's list of segments as arrays; those that are only semantic and no crowd are void, so left out."""
+    items = [s for s in truth.segments if s.iscrowd or not s.only_semantic]
     return MapSegments.of([s.segment_id for s in items], [s.class_id for s in items], [bool(s.iscrowd) for s in items])
+
+
+def whole_masks(truth: Truth) -> list[Rle] | None:
+    """The masks of `truth_segments` where segments overlap and the id map shows only the one on top."""
+    if truth.stacked is None:
+        return None
+    kept = [i for i, s in enumerate(truth.segments) if s.iscrowd or not s.only_semantic]
+    return [encode(truth.stacked.mask(i)) for i in kept]
 
 
 def truth_classes(truth: Truth) -> NDArray[np.int32]:
     """The truth's class id per pixel (H, W), `IGNORED` for void and crowd.
 
-    A crowd segment marks a region where single objects were not outlined; how much of it is the class is unknown.
+    A crowd segment marks a region where single objects were not outlined; how much of it is the class is unknown,
+    unless the segment says that its class is.
     """
-    segments = truth_segments(truth)
-    classes = np.where(segments.iscrowd, IGNORED, segments.class_ids)
+    items = truth.segments
+    segments = MapSegments.of([s.segment_id for s in items], [s.class_id for s in items])
+    unknown = np.array([s.iscrowd and not s.only_semantic for s in items], bool)
+    classes = np.where(unknown, IGNORED, segments.class_ids)
     starts, lengths = runs(truth.id_map)
     found = np.concatenate(([IGNORED], classes))[places(truth.id_map.ravel()[starts], segments.ids)]
     return np.repeat(found.astype(np.int32), lengths).reshape(truth.id_map.shape)

@@ -15,7 +15,8 @@ class Scores:
         semantic: mIoU fwIoU mAcc pAcc per_class{name: IoU Acc pixels}.
         panoptic: all things stuff {PQ SQ RQ n} and per_class{name: PQ SQ RQ tp fp fn isthing}.
         instance: AP AP50 AP75 APs APm APl per_class{name: the same, n}.
-        image_scores: per task, (image name, score) in the order of the names: mean IoU for semantic, PQ for panoptic.
+        image_scores: per task, (image name, score) in the order of the names: mean IoU for semantic, PQ for panoptic,
+            and, where nothing else was scored, the mean best IoU of the objects for instance.
             Images without anything to score are left out.
     """
 

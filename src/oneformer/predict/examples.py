@@ -10,24 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oneformer.data.decode import index_map, read_pair
+from oneformer.data.annotation import read_annotated
 from oneformer.data.sample import Truth
 from oneformer.predict.predictor import Predictor
 from oneformer.predict.result import Parts
 from oneformer.report import draw
 from oneformer.report.html import Case
+from oneformer.segments.rle import decode
 
 if TYPE_CHECKING:
     from oneformer.data.labels import LabelMap
     from oneformer.data.record import Record
     from oneformer.metrics.scores import Scores
 
-RANKED_BY = {"panoptic": "panoptic quality (PQ)", "semantic": "mean IoU"}
+RANKED_BY = {
+    "panoptic": "panoptic quality (PQ)",
+    "semantic": "mean IoU",
+    "instance": "mean of the best IoU that each true object reaches",
+}
+DRAWN_SCORE = 0.5  # instances below it would hide the others
 LARGEST, SMALLEST = 720, 480  # long side of a picture in pixels; smaller photos are enlarged in whole steps
 
 
 def ranking_task(scores: Scores) -> str:
-    """The task whose image scores order the images: panoptic, else semantic; empty when neither was scored."""
+    """The task whose image scores order the images: panoptic, else semantic, else instance; empty without any."""
     return next((task for task in RANKED_BY if scores.image_scores.get(task)), "")
 
 
@@ -47,11 +53,10 @@ def cases(
     made = []
     for name, score in chosen:
         record = by_name[name]
-        photo, ids = read_pair(record, max_mpx=max_mpx)
-        _, segments = index_map(ids, record.segments, where=record.panoptic_path)
+        photo, labelled = read_annotated(record, max_mpx=max_mpx)
         pixels = np.asarray(photo)
         parts = predictor.segment([pixels], (task,))[0]
-        pictures = _pictures(pixels, Truth(ids, segments), parts, predictor.labels)
+        pictures = _pictures(pixels, Truth.of(labelled, record.source.tasks), parts, predictor.labels)
         made.append(Case(name, score, *pictures))
     return made
 
@@ -68,15 +73,32 @@ def _pictures(
         true = draw.panoptic(small, true_ids, classes, labels)
         guess_ids = _resized(parts.panoptic.map, height, width)
         guess = draw.panoptic(small, guess_ids, {s.id: s.class_id for s in parts.panoptic.segments}, labels)
+    elif parts.instance is not None:
+        true = draw.instances(small, *_true_things(truth, (height, width), labels), labels)
+        found = parts.instance
+        masks = [_resized(decode(rle), height, width) > 0 for rle in found.rles]
+        scores = found.scores.tolist()
+        guess = draw.instances(small, masks, found.class_ids.tolist(), labels, scores=scores, min_score=DRAWN_SCORE)
     else:
         assert parts.semantic is not None
         true_map = np.full(true_ids.shape, -1, np.int32)
         for segment in segments:
-            if not segment.iscrowd:
+            if not segment.iscrowd or segment.only_semantic:
                 true_map[true_ids == segment.segment_id] = segment.class_id
         true = draw.semantic(small, true_map, labels)
         guess = draw.semantic(small, _resized(parts.semantic, height, width), labels)
     return Image.fromarray(small), true.image, guess.image
+
+
+def _true_things(truth: Truth, size: tuple[int, int], labels: LabelMap) -> tuple[list[NDArray[np.bool_]], list[int]]:
+    """Masks at another size and classes of the true objects, whole where they overlap."""
+    masks, classes = [], []
+    for place, segment in enumerate(truth.segments):
+        if labels.is_thing[segment.class_id] and not segment.iscrowd and not segment.only_semantic:
+            whole = truth.stacked.mask(place) if truth.stacked else truth.id_map == segment.segment_id
+            masks.append(_resized(whole, *size) > 0)
+            classes.append(segment.class_id)
+    return masks, classes
 
 
 def picture_size(height: int, width: int) -> tuple[int, int]:

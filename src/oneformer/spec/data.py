@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len
 
-from oneformer.spec.field import Tao, Unit
+from oneformer.spec.field import Spellings, Tao, Unit
 
 Byte = Annotated[float, Ge(0), Le(255)]
 Spread = Annotated[float, Gt(0)]
@@ -16,6 +16,21 @@ Side = Annotated[int, Ge(1)]
 
 # Each task as likely as the others: what the published recipe does (SHI-Labs/OneFormer, task thresholds 0.33 / 0.66).
 EVEN = {"semantic": 1 / 3, "instance": 1 / 3, "panoptic": 1 / 3}
+
+DataFormat = Literal[
+    "auto",
+    "coco_panoptic",
+    "coco_instances",
+    "semantic_png",
+    "ade20k",
+    "cityscapes",
+    "mapillary",
+    "object_masks",
+    "labelme",
+    "yolo_seg",
+    "parquet",
+]
+FORMAT_SPELLINGS = (("coco", "coco_instances"), ("yolo", "yolo_seg"), ("vistas", "mapillary"), ("", "auto"))
 
 
 @dataclass
@@ -26,12 +41,15 @@ class SplitSpec:
     """Images per step, on each device."""
     num_workers: Annotated[int, Ge(0), Tao("Number of workers")] = 1
     """Processes that read and augment; 0 works in the main process. Results do not depend on it."""
+    format: Annotated[DataFormat, Spellings(FORMAT_SPELLINGS)] = "auto"
+    """Format of the annotations; `auto` tells it from the files. docs/guides/data.md shows each one's layout."""
     images: Annotated[str | list[str], Tao("image root")] = ""
-    """Folder of the images, or a list of folders, one for each annotation file."""
+    """Folder of the images, or a list of folders, one for each annotation path. Formats with a published layout find
+    it by themselves."""
     annotations: Annotated[str | list[str], Tao("annotation root")] = ""
-    """Annotation file (COCO panoptic JSON), or a list of files."""
+    """Annotation file (COCO JSON, Parquet) or folder of annotation files (all other formats), or a list of them."""
     panoptic: Annotated[str | list[str], Tao("panoptic root")] = ""
-    """Folder of the panoptic PNG masks, or a list of folders, one for each annotation file."""
+    """Folder of the PNG masks of COCO panoptic, or a list of folders, one for each annotation file."""
     names: Annotated[str | list[str], Tao("dataset names")] = ""
     """Name of the data set in tables and metric names, or a list of names, one for each annotation file."""
 
@@ -105,7 +123,13 @@ class DatasetSpec:
     """True: class k is the k-th entry of the label map, whatever its own id. False: the ids in the files are the
     classes, and have to be 0 to K-1 without a gap."""
     label_map: Annotated[str, Tao("label map")] = ""
-    """JSON file with id, name, isthing and colour of each class; empty takes the categories of the annotations."""
+    """JSON file with id, name, isthing and colour of each class, or a YAML file with `names` as YOLO's; empty takes the
+    classes that the annotations list."""
+    background: str = ""
+    """Name of the stuff class of all pixels that no object covers, for formats with one mask for each object
+    (COCO instances, object masks, LabelMe, YOLO); empty learns nothing but the objects there."""
+    void_values: list[Annotated[int, Ge(0)]] = field(default_factory=lambda: [255])
+    """Numbers in label images that mean no label, unless the label map has a class of that id."""
     task_prob_train: Annotated[dict[str, Probability], Tao("task probabilities", kind="collection", automl=False)] = (
         field(default_factory=lambda: dict(EVEN))
     )

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from oneformer import __version__
 from oneformer.data.labels import LabelMap
-from oneformer.data.record import Record
+from oneformer.data.record import Record, tasks_of
 from oneformer.data.task import TASKS, allowed_tasks
 from oneformer.spec.tree import to_dict
 from oneformer.train.best import Best, resolve_metric
@@ -63,10 +63,10 @@ class Job:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What validation scores: tasks that are switched on and have a probability, if there are images to score."""
+        """What validation scores: tasks that are switched on, have a probability, and labels that are enough."""
         allowed = allowed_tasks(self.model_spec.task_toggling)
-        wanted = [t for t in TASKS if t in allowed and self.dataset.task_prob_val.get(t, 0.0) > 0]
-        return tuple(wanted) if self.val_records else ()
+        labelled = tasks_of(self.val_records)
+        return tuple(t for t in TASKS if t in allowed and t in labelled and self.dataset.task_prob_val.get(t, 0.0) > 0)
 
 
 @dataclass(frozen=True)
