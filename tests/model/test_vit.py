@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.specs import tiny_spec
 from oneformer.errors import SpecError
@@ -17,6 +17,8 @@ from oneformer.model.backbones.common import Backbone
 from oneformer.model.backbones.radio import VARIANTS
 from oneformer.model.backbones.transformer import Attention, layout, rope, turned
 from oneformer.model.backbones.vit import SIZES, PatchEmbed
+from oneformer.spec.train import OptimSpec
+from oneformer.train.optim import parameter_groups
 
 CPU = torch.device("cpu")
 
@@ -89,6 +91,16 @@ def test_a_learned_table_fits_its_own_size_unchanged_and_others_interpolated() -
     grid = table.view(4, 4, 32).permute(2, 0, 1)[None]
     want = F.interpolate(grid, size=(3, 6), mode="bicubic").flatten(2).transpose(1, 2)
     torch.testing.assert_close(vit.positions(3, 6), want)
+
+
+@pytest.mark.parametrize("name", ["vit", "D2RADIO"])
+def test_tokens_and_positions_are_not_decayed(name: str) -> None:
+    backbone = built(name, **({"position": "learned"} if name == "vit" else {}))
+    groups = parameter_groups(OptimSpec(weight_decay=0.1), nn.ModuleDict({"backbone": backbone}))
+    undecayed = {id(p) for group in groups if group.weight_decay == 0 for p in group.tensors}
+    tables = [p for n, p in backbone.named_parameters() if "token" in n or "pos_embed" in n]
+    assert len(tables) == (3 if name == "vit" else 2) and all(id(p) in undecayed for p in tables)
+    assert id(backbone.blocks[0].attn.qkv.weight) not in undecayed
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 UNDECAYED_NAMES = (
     "relative_position_bias_table",
     "absolute_pos_embed",
+    "pos_embed",
+    "cls_token",
+    "register_tokens",
+    "token",
     "level_embed",
     "positional_embedding",
     "prompt_ctx",
