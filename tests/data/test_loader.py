@@ -172,7 +172,8 @@ def test_scoring_sees_each_photo_once_over_all_ranks(
 def test_scoring_gets_the_truth_at_the_photos_own_size(
     dataset: DatasetSpec, records: list[Record], model: ModelSpec
 ) -> None:
-    batches = list(eval_loader(dataset, records, split="test", model=model, batch_size=4))
+    dataset.test.batch_size = 4
+    batches = list(eval_loader(dataset, records, split="test", model=model))
     assert [len(b) for b in batches] == [4, 4, 4]
     batch = batches[0]
     assert batch.sizes[0] == (48, 72) and batch.images.shape == (4, 3, 64, 96)

@@ -32,6 +32,7 @@ class ColourEngine:
         self.info = SimpleNamespace(
             pixel_mean=MEAN, pixel_std=STD, test_min_size=64, test_max_size=128, size_divisibility=32,
             test=TestSpec(object_mask_threshold=0.5, overlap_threshold=0.5), model=ModelSpec(), epoch=1, step=2,
+            input_size=None,
         )  # fmt: skip
         self.calls: list[tuple[tuple[int, ...], tuple[str, ...]]] = []
 

@@ -17,7 +17,7 @@ from oneformer.spec.tree import to_dict
 if TYPE_CHECKING:
     from oneformer.data.labels import LabelMap
     from oneformer.data.record import Record
-    from oneformer.engines.torch import TorchEngine
+    from oneformer.engines.base import Engine
     from oneformer.metrics.scores import Scores
     from oneformer.predict.ranks import Rank
     from oneformer.report.curves import Points
@@ -58,7 +58,7 @@ class Evaluation:
 class Job:
     """What is scored, by what, on which tasks."""
 
-    engine: TorchEngine
+    engine: Engine
     dataset: DatasetSpec
     records: Sequence[Record]
     split: str
@@ -151,13 +151,15 @@ def labelled_tasks(tasks: tuple[str, ...], records: Sequence[Record], *, split: 
     return kept
 
 
-def as_trained(dataset: DatasetSpec, engine: TorchEngine) -> DatasetSpec:
-    """The data set with the checkpoint's normalisation, no other gives its scores; says so when the spec differs."""
+def as_trained(dataset: DatasetSpec, engine: Engine) -> DatasetSpec:
+    """The data set with the weights' own normalisation, no other gives their scores; says so when the spec differs."""
     mean, std = list(engine.info.pixel_mean), list(engine.info.pixel_std)
     if (list(dataset.pixel_mean), list(dataset.pixel_std)) != (mean, std):
         log.warning("images are normalised as in training (mean %s, deviation %s), not as the spec says", mean, std)
-    sizes = dataset.augmentation
-    if (sizes.test_min_size, sizes.test_max_size) != (engine.info.test_min_size, engine.info.test_max_size):
+    sizes, fixed = dataset.augmentation, engine.info.input_size
+    if fixed:
+        log.warning("the graph's size is fixed: images are fitted into %d x %d pixels (width x height)", *fixed[::-1])
+    elif (sizes.test_min_size, sizes.test_max_size) != (engine.info.test_min_size, engine.info.test_max_size):
         log.warning(
             "images are scaled to %d-%d pixels as the spec says; the checkpoint's own sizes are %d-%d",
             sizes.test_min_size, sizes.test_max_size, engine.info.test_min_size, engine.info.test_max_size,
@@ -175,12 +177,15 @@ def score(spec: ExperimentSpec, job: Job, rank: Rank) -> tuple[Scores, float]:
     from oneformer.predict.progress import Progress
 
     engine, tasks = job.engine, job.tasks
+    part = getattr(job.dataset, job.split)
+    if spec.evaluate.batch_size > 0:
+        part = replace(part, batch_size=spec.evaluate.batch_size)
     loader = eval_loader(
-        job.dataset,
+        replace(job.dataset, **{job.split: part}),
         job.records,
         split=job.split,
         model=engine.info.model,
-        batch_size=spec.evaluate.batch_size,
+        fit=engine.info.input_size,
         ranks=(rank.number, rank.world_size),
     )
     evaluator = Evaluator(engine.labels, tasks=tasks, test=spec.model.test)
@@ -219,8 +224,9 @@ def _facts(spec: ExperimentSpec, job: Job, *, devices: int, seconds: float) -> d
 
 
 def _page(spec: ExperimentSpec, done: Evaluation, job: Job, *, experiment: str) -> str:
+    from oneformer.data.sizes import Sizes
     from oneformer.predict.examples import RANKED_BY, best_and_worst, cases, ranking_task
-    from oneformer.predict.predictor import Predictor, Sizes
+    from oneformer.predict.predictor import Predictor
     from oneformer.report.html import Page, render
     from oneformer.runs.folder import versions
     from oneformer.segments import Rules

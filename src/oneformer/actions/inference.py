@@ -15,7 +15,7 @@ from oneformer.runs import RunFolder, StatusLog, run_path
 from oneformer.spec.tree import to_dict
 
 if TYPE_CHECKING:
-    from oneformer.engines.torch import TorchEngine
+    from oneformer.engines.base import Engine
     from oneformer.predict.files import ImageFiles
     from oneformer.predict.predictor import Photo, Predictor
     from oneformer.predict.ranks import Rank
@@ -108,14 +108,22 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
     return Predictions(folder.path, tasks, len(writer.images), seconds, writer.counts())
 
 
-def make_predictor(spec: ExperimentSpec, engine: TorchEngine) -> Predictor:
+def make_predictor(spec: ExperimentSpec, engine: Engine) -> Predictor:
     """The engine with the spec's thresholds, and its sizes where it sets some."""
-    from oneformer.predict.predictor import Predictor, Sizes
+    from oneformer.data.sizes import Sizes
+    from oneformer.predict.predictor import Predictor
     from oneformer.segments import Rules
 
     info = engine.info
-    fit = spec.inference.image_size
-    sizes = Sizes(info.test_min_size, info.test_max_size, fit=(fit[1], fit[0]) if fit else None)
+    fit = (spec.inference.image_size[1], spec.inference.image_size[0]) if spec.inference.image_size else None
+    if fit and info.input_size and fit != info.input_size:
+        height, width = info.input_size
+        raise SpecError(
+            f"the exported file takes images of [{width}, {height}] only",
+            where="inference.image_size",
+            hint="leave it empty, or export with export.dynamic_size=true",
+        )
+    sizes = Sizes(info.test_min_size, info.test_max_size, fit=fit)
     return Predictor(engine, rules=Rules.from_spec(spec.model.test, engine.labels.is_thing), sizes=sizes)
 
 

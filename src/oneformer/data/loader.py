@@ -18,6 +18,7 @@ from oneformer.data.batch import Batch, collate
 from oneformer.data.labels import LabelMap
 from oneformer.data.record import Record, RecordTable
 from oneformer.data.sample import BACKGROUND, VOID, Sample, Truth, make_target, normalize, prepare_image
+from oneformer.data.sizes import Sizes
 from oneformer.data.task import TASKS, all_texts, allowed_tasks, draw_task, probabilities_by_labels, texts_for
 from oneformer.data.tokens import Tokenizer, task_tokenizer
 from oneformer.errors import DataError, SpecError
@@ -83,11 +84,11 @@ class TrainSamples(Dataset[Sample | DataError]):
 
 
 class EvaluationSamples(Dataset[Sample | DataError]):
-    """Samples for scoring: the photo as in inference, the truth at the photo's own size."""
+    """Samples for scoring: the photo as in inference, the truth at the photo's own size; `fit` as in `Sizes`."""
 
-    def __init__(self, dataset: DatasetSpec, records: Sequence[Record]) -> None:
+    def __init__(self, dataset: DatasetSpec, records: Sequence[Record], *, fit: tuple[int, int] | None = None) -> None:
         self.records = RecordTable(records)
-        self.sizes = (dataset.augmentation.test_min_size, dataset.augmentation.test_max_size)
+        self.sizes = Sizes(dataset.augmentation.test_min_size, dataset.augmentation.test_max_size, fit)
         self.mean, self.std = tuple(dataset.pixel_mean), tuple(dataset.pixel_std)
         self.max_mpx = dataset.max_image_mpx
 
@@ -102,8 +103,8 @@ class EvaluationSamples(Dataset[Sample | DataError]):
 
     def _sample(self, record: Record) -> Sample:
         photo, labelled = read_annotated(record, max_mpx=self.max_mpx)
-        shorter, longer = self.sizes
-        image, size = prepare_image(np.asarray(photo), min_size=shorter, max_size=longer, mean=self.mean, std=self.std)
+        limits = self.sizes.limits(photo.height, photo.width)
+        image, size = prepare_image(np.asarray(photo), mean=self.mean, std=self.std, **limits)
         return Sample(
             image=image,
             size=size,
@@ -217,27 +218,29 @@ def eval_loader(
     *,
     split: str,
     model: ModelSpec,
-    batch_size: int = -1,
+    fit: tuple[int, int] | None = None,
     ranks: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Batches for scoring, in file order, with truths; each record on one rank, so ranks may differ by one photo.
 
-    `split` ("val" or "test") gives the workers and, with `batch_size` -1, the batch size.
+    `split` ("val" or "test") gives the workers and the batch size. With `fit` (height, width) photos are fitted into
+    this frame and every batch has its size.
     """
     rank, world_size = ranks
     own = list(records)[rank::world_size]
     tokenizer = _task_tokenizer(model)
     return _loader(
-        EvaluationSamples(dataset, own),
+        EvaluationSamples(dataset, own, fit=fit),
         dataset,
         split,
         sampler=None,
-        batch_size=batch_size if batch_size > 0 else getattr(dataset, split).batch_size,
+        batch_size=getattr(dataset, split).batch_size,
         collate_fn=partial(
             collate_or_fault,
             task_tokenizer=tokenizer,
             text_tokenizer=tokenizer,
-            size_divisibility=model.one_former.size_divisibility,
+            size_divisibility=1 if fit else model.one_former.size_divisibility,
+            pad_to=fit,
         ),
     )
 

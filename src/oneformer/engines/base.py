@@ -32,6 +32,8 @@ class EngineInfo:
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     """Scores of the validation that belongs to the weights."""
+    input_size: tuple[int, int] | None = None
+    """Height and width of every batch where the file fixes them: photos are fitted into this frame and padded to it."""
 
     @property
     def size_divisibility(self) -> int:
@@ -44,11 +46,33 @@ class EngineInfo:
         return self.model.test
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a file is to be run."""
+
+    precision: str = "auto"
+    """`fp32`, `bf16`, `fp16`, or `auto`: what is fast and safe on the device."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`: the best that the engine can use here."""
+    threads: int = 0
+    """Threads on the CPU; 0 takes as many as torch does."""
+
+
 class Engine(Protocol):
     """Something that runs the network; post-processing, metrics and drawings are the same for all of them."""
 
     labels: LabelMap
     info: EngineInfo
+
+    @property
+    def device(self) -> object:
+        """Where it runs; its text is shown."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Number format of the products: fp32, bf16, fp16, int8."""
+        ...
 
     def outputs(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Outputs]:
         """Normalised float32 images (B, 3, H, W) -> float32 outputs by task; what the tasks share is computed once."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oneformer.data.labels import LabelMap
 from oneformer.data.tokens import task_tokenizer
-from oneformer.engines.base import EngineInfo
+from oneformer.engines.base import EngineInfo, Options
 from oneformer.errors import CheckpointError, UserError
 from oneformer.model.oneformer import OneFormer, build_model
 from oneformer.model.weights.numbers import check_numbers
@@ -77,6 +77,13 @@ class TorchEngine:
             metrics=found.metrics,
         )
         return cls(model, found.labels, info, precision=precision, device=device)
+
+    @classmethod
+    def open(cls, path: Path, options: Options) -> TorchEngine:
+        """`from_checkpoint` with the options that all engines share; `threads` holds for the whole process."""
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        return cls.from_checkpoint(path, precision=options.precision, device=options.device)
 
     def __repr__(self) -> str:
         return f"TorchEngine({self.info.model.backbone.name}, {self.device}, {self.precision})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 from oneformer.data.batch import padded_size
 from oneformer.data.decode import MAX_MPX, read_image, to_rgb
 from oneformer.data.sample import prepare_image
-from oneformer.errors import CheckpointError, DataError, UserError
-from oneformer.model.weights.hf_folder import is_hf
+from oneformer.data.sizes import Sizes
+from oneformer.engines.open import open_engine
+from oneformer.errors import DataError, UserError
 from oneformer.predict.result import Parts, Result
 from oneformer.segments import encoded_instances, panoptic, semantic_map
 from oneformer.segments.types import TASKS, Outputs, Rules
@@ -27,76 +28,25 @@ if TYPE_CHECKING:
     from oneformer.engines.base import Engine
 
 Photo = NDArray[np.uint8]
-CHECKPOINTS = (".pth", ".pt", ".ckpt")
-ENGINES = ("auto", "torch")
-NOT_YET = {
-    ".onnx": "ONNX graphs",
-    ".xml": "OpenVINO models",
-    ".engine": "TensorRT engines",
-    ".plan": "TensorRT engines",
-}
-FOREIGN = (".safetensors", ".pkl", ".bin")  # weights of others, as files
 
 
-def load(path: str | Path, *, engine: str = "auto", precision: str = "auto", device: str = "auto") -> Predictor:
+def load(
+    path: str | Path, *, engine: str = "auto", precision: str = "auto", device: str = "auto", threads: int = 0
+) -> Predictor:
     """Open a weight file for prediction.
 
     Args:
-        path: a checkpoint of `oneformer train` (.pth), or a Hugging Face folder of a OneFormer.
-        engine: what runs it; `auto` takes what fits the file, `torch` is the one this version has.
-        precision: number format of the forward pass, as `train.precision` takes it; `auto` is float32 on the CPU.
+        path: a checkpoint of `oneformer train` (.pth), a file of `oneformer export` (.onnx, OpenVINO's .xml, .pt2), or
+            a Hugging Face folder of a OneFormer.
+        engine: what runs it: `torch`, `onnxruntime`, `openvino`, `program`, or `auto`: what fits the file.
+        precision: number format of the forward pass: `fp32`, `bf16`, `fp16`, or `auto`: what is fast on the device.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: a GPU when there is one.
+        threads: threads on the CPU; 0 takes as many as torch does.
 
     Raises:
         UserError: the file is missing or of a kind this version does not open, or the engine or device does not exist.
     """
-    if engine not in ENGINES:
-        raise UserError(f"there is no engine {engine!r}", hint=f"this version has {', '.join(ENGINES)}")
-    file = checked_kind(path)
-    from oneformer.engines.torch import TorchEngine
-
-    return Predictor(TorchEngine.from_checkpoint(file, precision=precision, device=device))
-
-
-def checked_kind(path: str | Path) -> Path:
-    """The path when it is a file or folder this version opens. Raises CheckpointError saying which kinds are."""
-    file = Path(path)
-    hint = f"this version opens checkpoints of `oneformer train` ({', '.join(CHECKPOINTS)}) and Hugging Face folders"
-    if not str(path):
-        raise CheckpointError("no checkpoint was named", hint=hint)
-    if is_hf(file):
-        return file
-    if file.is_dir():
-        found = sorted(p.name for p in file.iterdir() if p.suffix in CHECKPOINTS)
-        more = f"; the folder holds {', '.join(found[:5])}" if found else ""
-        raise CheckpointError("this is a folder, not a weight file", where=str(path), hint=hint + more)
-    if file.suffix.lower() in FOREIGN:
-        convert = f"oneformer checkpoint convert {path} model.pth"
-        raise CheckpointError("these are weights of another program", where=str(path), hint=f"{convert}; {hint}")
-    kind = NOT_YET.get(file.suffix.lower())
-    if kind:
-        raise CheckpointError(f"{kind} cannot be opened yet", where=str(path), hint=hint)
-    return file
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How a photo is scaled for the network: shorter side `shorter`, longer at most `longer`; or into a frame.
-
-    With `fit` (height, width) the photo is scaled, its shape kept, to the largest size that fits into the frame.
-    """
-
-    shorter: int
-    longer: int
-    fit: tuple[int, int] | None = None
-
-    def limits(self, height: int, width: int) -> dict[str, int]:
-        """`min_size` and `max_size` for `prepare_image`."""
-        if self.fit is None:
-            return {"min_size": self.shorter, "max_size": self.longer}
-        scale = min(self.fit[0] / height, self.fit[1] / width)
-        sides = sorted((max(1, round(height * scale)), max(1, round(width * scale))))
-        return {"min_size": sides[0], "max_size": sides[1]}
+    return Predictor(open_engine(path, engine, precision=precision, device=device, threads=threads))
 
 
 class Predictor:
@@ -105,13 +55,16 @@ class Predictor:
     Args:
         engine: what computes the outputs.
         rules: thresholds of the post-processing; the checkpoint's own when None.
-        sizes: scaling of the photos; the checkpoint's own when None.
+        sizes: scaling of the photos; the checkpoint's own when None. Where the file fixes its input's size, photos are
+            fitted into that.
     """
 
     def __init__(self, engine: Engine, *, rules: Rules | None = None, sizes: Sizes | None = None) -> None:
         self.engine = engine
         self.rules = rules or Rules.from_spec(engine.info.test, engine.labels.is_thing)
         self.sizes = sizes or Sizes(engine.info.test_min_size, engine.info.test_max_size)
+        if engine.info.input_size:
+            self.sizes = replace(self.sizes, fit=engine.info.input_size)
 
     def __repr__(self) -> str:
         return f"Predictor({self.labels.num_classes} classes, {self.engine})"
@@ -152,7 +105,8 @@ class Predictor:
         """The network's own outputs, before any decision.
 
         Args:
-            images: float32 (B, 3, H, W), normalised with the checkpoint's mean and deviation, H and W multiples of 32.
+            images: float32 (B, 3, H, W), normalised with the checkpoint's mean and deviation, H and W multiples of 32
+                (for a graph of fixed size: that size).
 
         Returns:
             `Outputs` with class logits (B, Q, K+1) and mask logits (B, Q, H/4, W/4); a dict of them for several tasks.
@@ -179,7 +133,8 @@ class Predictor:
         ]
         groups: dict[tuple[int, int], list[int]] = {}
         for i, (_, size) in enumerate(ready):
-            groups.setdefault(padded_size([size], size_divisibility=info.size_divisibility), []).append(i)
+            padded = info.input_size or padded_size([size], size_divisibility=info.size_divisibility)
+            groups.setdefault(padded, []).append(i)
         parts: list[Parts | None] = [None] * len(photos)
         for (height, width), members in groups.items():
             batch = torch.zeros(len(members), 3, height, width)  # (B, 3, H, W)

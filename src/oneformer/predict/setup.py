@@ -6,23 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneformer.data.task import allowed_tasks
+from oneformer.engines import open as engines
+from oneformer.engines.open import checked_kind, chosen_engine
 from oneformer.errors import CheckpointError, SpecError
 from oneformer.model.weights.load import beside
-from oneformer.predict.predictor import checked_kind
 from oneformer.predict.ranks import devices_of
 from oneformer.segments.types import TASKS
 
 if TYPE_CHECKING:
     from oneformer.data.labels import LabelMap
-    from oneformer.engines.torch import TorchEngine
+    from oneformer.engines.base import Engine
     from oneformer.spec import EvaluateSpec, InferenceSpec
 
 
-def open_engine(section: EvaluateSpec | InferenceSpec, *, device: str) -> TorchEngine:
-    """The engine for the section's checkpoint, in its precision."""
-    from oneformer.engines.torch import TorchEngine
+def open_engine(section: EvaluateSpec | InferenceSpec, *, device: str) -> Engine:
+    """The engine for the section's checkpoint or exported file, in its precision.
 
-    return TorchEngine.from_checkpoint(checked_kind(section.checkpoint), precision=section.precision, device=device)
+    Engines differ in the devices they have, so one that nobody asked for by name is left to the engine.
+    """
+    file = checked_kind(section.checkpoint)
+    if section.accelerator == "auto" and chosen_engine(file, "auto") != "torch":
+        device = "auto"
+    return engines.open_engine(file, precision=section.precision, device=device, threads=section.threads)
 
 
 def check_request(section: EvaluateSpec | InferenceSpec, *, key: str) -> Path:
@@ -40,7 +45,7 @@ def check_request(section: EvaluateSpec | InferenceSpec, *, key: str) -> Path:
     return path
 
 
-def chosen_tasks(asked: str, engine: TorchEngine, *, key: str) -> tuple[str, ...]:
+def chosen_tasks(asked: str, engine: Engine, *, key: str) -> tuple[str, ...]:
     """The tasks of `all` or of one name, as far as the model was trained for them. Raises SpecError when it was not."""
     trained = allowed_tasks(engine.info.model.task_toggling)
     if asked == "all":

@@ -24,7 +24,7 @@ class EvaluateSpec:
     accelerator: Accelerator = "auto"
     """`gpu`, `cpu`, or `auto`: a GPU when there is one."""
     checkpoint: Annotated[str, Tao("Checkpoint path")] = ""
-    """Weight file to score."""
+    """Weight file or exported file to score."""
     results_dir: Annotated[str, Tao("Results directory")] = ""
     """Folder of this action's results; empty puts them under the common `results_dir`."""
     batch_size: Annotated[int, Ge(-1), Tao("batch size")] = -1
@@ -37,5 +37,7 @@ class EvaluateSpec:
     """Tasks to score."""
     precision: Precision = "fp32"
     """Number format of the forward pass."""
+    threads: Annotated[int, Ge(0)] = 0
+    """Threads on the CPU, of each process; 0 takes as many as torch does."""
     report_images: Annotated[int, Ge(0)] = 8
     """Images shown in the report: half of them the best, half the worst."""

@@ -25,7 +25,7 @@ class InferenceSpec:
     accelerator: Accelerator = "auto"
     """`gpu`, `cpu`, or `auto`: a GPU when there is one."""
     checkpoint: Annotated[str, Tao("Checkpoint path")] = ""
-    """Weight file to predict with."""
+    """Weight file or exported file to predict with."""
     results_dir: Annotated[str, Tao("Results directory")] = ""
     """Folder of this action's results; empty puts them under the common `results_dir`."""
     batch_size: Annotated[int, Ge(-1), Tao("batch size")] = -1
@@ -43,6 +43,8 @@ class InferenceSpec:
     """Folder of the images; a single file works too."""
     precision: Precision = "fp32"
     """Number format of the forward pass."""
+    threads: Annotated[int, Ge(0)] = 0
+    """Threads on the CPU, of each process; 0 takes as many as torch does."""
     recursive: bool = True
     """Also take the images of sub-folders."""
     overlay: bool = True
