@@ -208,6 +208,7 @@ EVALUATE = {
     "iou_per_class": Row("false", evaluated),
     "task": Row("semantic", evaluated),
     "precision": Row("bf16", evaluated),
+    "threads": Row("2", look_runs.threads),
     "report_images": Row("2", evaluated),
 }
 INFERENCE = {
@@ -222,6 +223,7 @@ INFERENCE = {
     "image_size": Row("[64,32]", predicted),
     "images_dir": Row("{data.images}", predicted),
     "precision": Row("bf16", predicted),
+    "threads": Row("3", look_runs.threads),
     "recursive": Row("false", predicted),
     "overlay": Row("false", predicted),
 }

@@ -23,6 +23,7 @@ from oneformer.engines.torch import TorchEngine
 from oneformer.loss.total import Criterion
 from oneformer.model.oneformer import build_model
 from oneformer.predict.ranks import devices_of
+from oneformer.predict.setup import open_engine
 from oneformer.runs import run_path
 from oneformer.spec import ExperimentSpec
 from oneformer.train.clip import clip_gradients
@@ -186,6 +187,15 @@ def predicted(spec: ExperimentSpec, world: World) -> list[Any]:
     files = sorted(p for p in done.folder.rglob("*") if p.suffix in (".png", ".jpg", ".json"))
     names = [str(p.relative_to(done.folder)) for p in files]
     return [done.tasks, names, [digest(p.read_bytes()) for p in files if p.suffix == ".png"], seen]
+
+
+def threads(spec: ExperimentSpec, world: World) -> list[Any]:
+    """How many threads the engines of evaluation and inference are told to use."""
+    with mock.patch("torch.set_num_threads") as told:
+        for section in (spec.evaluate, spec.inference):
+            section.checkpoint = str(world.files.checkpoint)
+            open_engine(section, device="cpu")
+    return [call.args for call in told.call_args_list]
 
 
 def photos(world: World) -> Path:

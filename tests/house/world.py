@@ -7,9 +7,10 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from oneformer.actions.train import run as train
 from oneformer.errors import UserError
 from oneformer.spec import ExperimentSpec
 from oneformer.spec.load import load_spec
+from oneformer.spec.node import Node, parse_yaml
 from tiny import TinyDataset, write_tiny_dataset
 from tiny_formats import write_coco_instances, write_semantic
 
@@ -29,7 +31,7 @@ NETWORK = (
     "model.one_former.hidden_dim=16", "model.one_former.nheads=2", "model.one_former.dim_feedforward=16",
     "model.one_former.dec_layers=3", "model.one_former.class_dec_layers=1", "model.one_former.num_object_queries=8",
     "model.one_former.train_num_points=32", "model.one_former.dropout=0.0",
-    "model.text_encoder.context_length=16", "model.text_encoder.width=8", "model.text_encoder.num_layers=1",
+    "model.text_encoder.context_length=16", "model.text_encoder.width=4", "model.text_encoder.num_layers=1",
     "model.text_encoder.n_ctx=2",
     "model.backbone.swin.embed_dim=8", "model.backbone.swin.depths=[1,2,1,1]", "model.backbone.swin.num_heads=[1,1,2,2]",
     "model.backbone.swin.window_size=4", "model.backbone.swin.drop_path_rate=0.0",
@@ -111,7 +113,8 @@ class World:
     def spec(self, words: Sequence[str]) -> ExperimentSpec:
         """The base spec with these overrides over it."""
         more = [self.files.words(word) for word in words]
-        return load_spec(None, [*self.base(self.files.data), *more], action="train")
+        with mock.patch("oneformer.spec.override.parse_yaml", parsed_once):  # most words are those of the base
+            return load_spec(None, [*self.base(self.files.data), *more], action="train")
 
     def see(self, look: Look, words: Sequence[str] = ()) -> Any:
         """What `look` shows, or the refusal as text."""
@@ -132,6 +135,12 @@ class World:
         """A folder that no run has used."""
         self.runs += 1
         return self.root / f"run{self.runs}"
+
+
+@cache
+def parsed_once(text: str, source: str) -> Node:
+    """The value of an override."""
+    return parse_yaml(text, source)
 
 
 def contradiction_of(data: TinyDataset, folder: Path) -> TinyDataset:
