@@ -69,6 +69,13 @@ def test_links_lead_somewhere(name: str) -> None:
     assert not dead
 
 
+def test_the_index_of_the_documents_has_them_all() -> None:
+    index = page("docs/README.md")
+    listed = {(index.path.parent / link).resolve() for link in index.links}
+    folders = [ROOT / "docs" / name for name in ("guides", "concepts")]
+    assert {path for folder in folders for path in folder.glob("*.md")} <= listed
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_files_that_are_named_exist(name: str) -> None:
     gone = []
