@@ -54,12 +54,20 @@ class DeformableAttention(nn.Module):
         value = self.value_proj(source).unflatten(-1, (self.heads, -1))  # (B, S, heads, C/heads)
         with full_precision(query):  # half a pixel at 1/8 scale is beyond bfloat16
             query = query.float()
-            offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
-            weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
+            offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, -1))  # (B, S, heads, L*points*2)
+            # Long inner dimensions make the elementwise work of this layer several times faster on a CPU.
+            centers = centers[:, None, :, None, :].expand(-1, -1, -1, self.points, -1).flatten(2)  # (S, 1, L*points*2)
+            pixels = (offsets + centers).unflatten(-1, (self.levels, self.points, 2))
+            weights = short_softmax(self.attention_weights(query).unflatten(-1, (self.heads, -1)))
             weights = weights.unflatten(-1, (self.levels, self.points))  # (B, S, heads, L, points)
-            pixels = offsets + centers[:, None, :, None, :]  # (B, S, heads, L, points, 2)
-            mixed = sample(value.float(), pixels, weights, sizes)
+            mixed = sample(value, pixels, weights, sizes)
         return self.output_proj(mixed)
+
+
+def short_softmax(x: Tensor) -> Tensor:
+    """Softmax over a short last dimension: torch's own takes four times as long on rows of twelve on a CPU."""
+    powers = (x - x.detach().amax(-1, keepdim=True)).exp()
+    return powers / powers.sum(-1, keepdim=True)
 
 
 def token_centers(sizes: Sizes, *, device: torch.device) -> Tensor:
@@ -81,7 +89,7 @@ def sample(value: Tensor, pixels: Tensor, weights: Tensor, sizes: Sizes) -> Tens
     """Weighted sum of bilinear samples, zero outside the maps.
 
     Args:
-        value: (B, S, heads, d), the levels one after the other.
+        value: (B, S, heads, d), the levels one after the other; half precision is widened.
         pixels: (B, Q, heads, L, points, 2), (x, y) in pixels of the level, cell centres at whole numbers.
         weights: (B, Q, heads, L, points).
         sizes: height and width of each level; their areas add up to S.
@@ -93,7 +101,7 @@ def sample(value: Tensor, pixels: Tensor, weights: Tensor, sizes: Sizes) -> Tens
     if value.device.type == "cpu" and not traced:
         mixed: Tensor = sample_rows(value, pixels, weights, tuple(sizes))
         return mixed
-    return sample_grid(value, pixels, weights, sizes)
+    return sample_grid(value.to(weights.dtype), pixels, weights, sizes)
 
 
 def sample_grid(value: Tensor, pixels: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:
