@@ -97,6 +97,17 @@ def test_a_plan_is_told_and_nothing_is_made(
     assert not (tmp_path / "none").exists()
 
 
+def test_a_plan_marks_what_is_not_there(
+    data: TinyDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["dataset.train.images=/nowhere/images", "train.pretrained_backbone=https://host/a.pth", "dataset.val.images="]
+    assert cli.main(["train", *words(data, tmp_path, *more), "--dry-run"]) == cli.DONE
+    out = capsys.readouterr().out
+    marked = [line.split()[2:4] for line in out.splitlines() if line.endswith("(is not there)")]
+    assert marked == [["dataset.train.images", "/nowhere/images"]]
+    assert "https://host/a.pth" in out and "(not named)" in out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -23,8 +24,18 @@ class Plan:
     def table(self) -> str:
         """One line per file."""
         wide = max((len(name) for name in self.reads), default=0)
-        reads = [f"would read   {name:<{wide}}  {value}" for name, value in self.reads.items()]
+        reads = [
+            f"would read   {name:<{wide}}  {value or '(not named)'}{'' if is_there(value) else '  (is not there)'}"
+            for name, value in self.reads.items()
+        ]
         return "\n".join([*reads, *(f"would write  {path}" for path in self.writes)])
+
+
+def is_there(value: str) -> bool:
+    """Whether a path exists; nothing, lists, addresses and remarks in brackets are taken at their word."""
+    if not value or value.startswith(("(", "[")) or "://" in value:
+        return True
+    return any(Path(path).exists() for path in (value, value.partition(" (")[0]))
 
 
 def run_as_rank(run: Callable[[Any], object]) -> None:
