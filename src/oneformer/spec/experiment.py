@@ -22,8 +22,7 @@ class ExperimentSpec:
     """Everything a user may say."""
 
     preset: str = ""
-    """A packaged model size to start from, such as swin_t, r50 or nano (a wrong name lists them all); the spec wins over
-    it."""
+    """A packaged model size to start from, such as swin_t, r50 or nano (a wrong name lists them all); the spec wins."""
     model_name: Annotated[str, Tao("Model name")] = ""
     """A name of your own for the model."""
     encryption_key: Annotated[str, Tao("Encryption key"), Secret()] = ""
