@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from model.weights.elsewhere import FILE, numbers
 from oneformer.model.backbones import build_backbone
+from oneformer.model.weights.pixels import Pixels
 from oneformer.spec.backbone import BackboneSpec
 
 
@@ -99,3 +102,20 @@ def bicubic(grid: np.ndarray, length: int) -> np.ndarray:
                     held = grid[min(max(r, 0), n - 1), min(max(c, 0), n - 1)]
                     out[i, j] += cubic(y - r) * cubic(x - c) * held
     return out
+
+
+# COCO photo -> ImageNet's class of what it shows: zebra, umbrella, analog clock, moped.
+SHOWN = {"000000000034.jpg": 340, "000000000036.jpg": 879, "000000000064.jpg": 409, "000000000073.jpg": 665}
+
+
+def prepared(image: Tensor, pixels: Pixels) -> Tensor:
+    """Values 0-255 (B, 3, H, W) as a network wants them."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (pixels.mean, pixels.std))
+    return (image - mean) / std
+
+
+def photo(path: Path) -> Tensor:
+    """Values 0-255 (1, 3, 224, 224), as classifiers of ImageNet take them."""
+    with Image.open(path) as image:
+        pixels = np.array(image.convert("RGB").resize((224, 224)))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float()

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from model.weights import keras_graph
-from model.weights.holder import Holder, error, resnet_spec
+from model.weights.holder import SHOWN, Holder, error, prepared, resnet_spec
+from model.weights.holder import photo as picture_of
 from oneformer.errors import CheckpointError
 from oneformer.model.backbones import resnet
 from oneformer.model.weights.backbone import load_backbone
@@ -136,3 +137,17 @@ def test_the_published_weights_equal_their_graph() -> None:
     image = photo(96, 128)
     for got, want in zip(ours(model, image, SAME_MEAN), theirs(real, image, (3, 4, 6, 3)), strict=True):
         assert error(got, want) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_published_weights_name_what_photos_show() -> None:
+    """Through our backbone and the classifier of the same file; photos in ONEFORMER_PHOTOS."""
+    folder, photos = os.environ.get("ONEFORMER_KERAS_RESNET"), os.environ.get("ONEFORMER_PHOTOS")
+    if not folder or not photos:
+        pytest.skip("ONEFORMER_KERAS_RESNET and ONEFORMER_PHOTOS name no folders")
+    model = Holder(resnet_spec(stride_in_1x1=True))
+    load_backbone(model, folder)
+    held = keras_graph.weights(Path(folder))
+    for name, wanted in SHOWN.items():
+        pooled = model.maps(prepared(picture_of(Path(photos) / name), IMAGENET))[-1].mean((2, 3))[0].numpy()
+        assert (pooled @ held["fc1000/kernel"] + held["fc1000/bias"]).argmax() == wanted, name
