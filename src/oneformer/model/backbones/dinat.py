@@ -30,8 +30,9 @@ SIZES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], float]] = {
     "DiNAT-L": (192, (3, 4, 18, 5), (6, 12, 24, 48), 2.0),
 }
 BLOCKED = -1e4  # added to the logits of pairs that are no neighbours; their weight is exactly 0 in float32 and below
-# Logits that are in memory at one time for one image, all heads together: 128 MiB in float32.
-LOGITS = 2**25
+# Logits that are in memory at one time for one image, all heads together: 32 MiB in float32. Four times as many took
+# twice the time on the CPU.
+LOGITS = 2**23
 
 
 def build_dinat(spec: BackboneSpec) -> Backbone:
