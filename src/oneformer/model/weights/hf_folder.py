@@ -55,6 +55,7 @@ def read_hf_folder(path: Path) -> HfFolder:
     processor = image_processor(path)
     told |= pixels(processor, where=str(path)) | ours_in(processor)
     labels, notes = classes(path, config, processor)
+    told["model.sem_seg_head.num_classes"] = labels.num_classes
     return HfFolder(read_weights(path), told, labels, (*notes, *missing_files(path)))
 
 

@@ -42,12 +42,13 @@ def write_hf_folder(info: CheckpointInfo, folder: Path) -> None:
         PREPROCESSOR: processor_of(info),
         PROCESSOR: {"processor_class": "OneFormerProcessor", "max_seq_length": length, "task_seq_length": length},
         CLASSES: classes_of(info),
-        "vocab.json": {**known.id_of, START: known.start, END: known.end},
         "tokenizer_config.json": tokenizer_of(length),
         "special_tokens_map.json": {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": PAD},
     }
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    vocabulary_file = json.dumps({**known.id_of, START: known.start, END: known.end}, ensure_ascii=False)
+    (folder / "vocab.json").write_text(vocabulary_file, encoding="utf-8")
     merges = "\n".join(["#version: 0.2", *(" ".join(merge) for merge in known.rank)])
     (folder / "merges.txt").write_text(merges + "\n", encoding="utf-8")
     for name, part in ((WEIGHTS[0], tensors), (TRAINING, text)):

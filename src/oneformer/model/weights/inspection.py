@@ -11,6 +11,7 @@ from oneformer.model.weights.describe import describe
 from oneformer.model.weights.fit import TEXT
 from oneformer.model.weights.found import Found, find
 from oneformer.model.weights.numbers import not_finite
+from oneformer.model.weights.settle import check_told
 from oneformer.model.weights.sizes import sizes_of
 from oneformer.spec.model import ModelSpec
 
@@ -117,6 +118,7 @@ def inspected(path: Path) -> Inspection:
         CheckpointError: it is missing, broken, would run code, or contradicts itself.
     """
     found = find(path)
+    check_told(found)
     state = found.state or found.left
     sizes = sizes_of(found.state, heads=ModelSpec().one_former.nheads)
     network = {n: t for n, t in state.items() if not n.startswith("criterion.")}

@@ -38,13 +38,14 @@ def load_pretrained(model: OneFormer, path: Path, labels: LabelMap) -> LoadRepor
         labels: the classes of the training.
 
     Raises:
-        CheckpointError: the file cannot be read, or nothing of its backbone fits, so that it is another model's.
+        CheckpointError: the file cannot be read, or most of its backbone does not fit, so that it is another model's.
     """
     found = find(path)
     own = model.state_dict()
     state = {n: v for n, v in found.state.items() if not n.startswith("criterion.") and not n.endswith(NOT_OURS)}
-    fitting = [n for n in state if n.startswith("backbone.") and n in own and own[n].shape == state[n].shape]
-    if not fitting:
+    backbone = [n for n in own if n.startswith("backbone.")]
+    fitting = [n for n in backbone if n in state and own[n].shape == state[n].shape]
+    if 2 * len(fitting) < len(backbone):
         raise nothing_fits(found, own)
     notes = []
     if found.labels and found.labels.names != labels.names and HEAD + "weight" in state:
@@ -63,7 +64,7 @@ def nothing_fits(found: Found, own: Mapping[str, Tensor]) -> CheckpointError:
     backbone = {name: tensor for name, tensor in own.items() if name.startswith("backbone.")}
     theirs = {name: tensor for name, tensor in found.state.items() if name.startswith("backbone.")} or found.left
     return CheckpointError(
-        f"nothing of its backbone fits: it holds {describe(theirs)} ({found.words}), the backbone here is"
+        f"its backbone does not fit: it holds {describe(theirs)} ({found.words}), the backbone here is"
         f" {describe(backbone)}",
         where=str(found.path),
         hint="choose the file or the sizes of model.backbone so that they agree;"

@@ -19,9 +19,10 @@ from oneformer.spec.load import load
 from oneformer.spec.model import ModelSpec
 from oneformer.spec.node import Mark, Node, read_yaml
 from oneformer.spec.override import apply_overrides
-from oneformer.spec.tree import from_dict
+from oneformer.spec.tree import from_dict, leaves
 
 HEADS = "model.one_former.nheads"
+PRESET = "preset"
 KEPT = 6  # contradictions that one message lists
 
 
@@ -52,11 +53,12 @@ def settled(found: Found, spec_file: Path | None = None, words: Sequence[str] = 
         UserErrors: the user's spec is wrong or contradicts the shapes.
     """
     given = users_keys(spec_file, words)
+    check_told(found)
     heads = given[HEADS].value if HEADS in given else found.told.get(HEADS, ModelSpec().one_former.nheads)
     shapes = sizes_of(found.state, heads=heads) if isinstance(heads, int) and heads > 0 else {}
-    from_dict(ExperimentSpec, nested(found.told), where=str(found.path))
-    refuse_lies(found, shapes)
     told = {key: value for key, value in {**shapes, **found.told}.items() if key not in given}
+    if PRESET not in given:  # most are defaults, and need not be said
+        told = {key: value for key, value in told.items() if value != leaves()[key].default}
     try:
         spec = load(spec_file, [*(f"{k}={json.dumps(v)}" for k, v in told.items()), *words], action="checkpoint").spec
     except UserErrors as errors:
@@ -94,8 +96,15 @@ def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def refuse_lies(found: Found, shapes: Mapping[str, Any]) -> None:
-    """Raise CheckpointError when a file says other sizes than its tensors have."""
+def check_told(found: Found) -> None:
+    """What a file says of itself has to be possible, and so that its tensors have the sizes it says.
+
+    Raises:
+        CheckpointError: it contradicts its tensors.
+        UserErrors: it says what no spec can say.
+    """
+    from_dict(ExperimentSpec, nested(found.told), where=str(found.path))
+    shapes = sizes_of(found.state, heads=found.told.get(HEADS, ModelSpec().one_former.nheads))
     exact = {key: value for key, value in shapes.items() if key in found.told and not key.endswith(ROUNDED)}
     lies = [f"{k} as {found.told[k]!r}, the weights have {v!r}" for k, v in exact.items() if found.told[k] != v]
     if lies:

@@ -16,6 +16,7 @@ from oneformer.model.weights.checkpoint import FORMAT, CheckpointInfo
 from oneformer.model.weights.fit import TEXT
 from oneformer.model.weights.hf_backbones import BACKBONE
 from oneformer.model.weights.hf_config import unable
+from oneformer.model.weights.numbers import COUNTS
 from oneformer.model.weights.padding import as_published
 from oneformer.model.weights.relabel import EMPTY_WEIGHT
 from oneformer.model.weights.shi import class_weights, window_indices
@@ -82,7 +83,7 @@ def hf_tensors(info: CheckpointInfo) -> tuple[dict[str, Tensor], dict[str, Tenso
         out = {name: tensor for name, tensor in out.items() if not name.startswith(hf.TEXT)}
     apart = {} if info.aside.layout in HF_KINDS else {n: t for n, t in out.items() if n.startswith(hf.TEXT)}
     model = {name: tensor for name, tensor in out.items() if name not in apart}
-    return model | extras(info, HF_KINDS, lambda: classifier_norm(info.model)), apart
+    return model | extras(info, HF_KINDS, lambda: {**classifier_norm(info.model), **batch_counts(model)}), apart
 
 
 def classifier_norm(model: ModelSpec) -> dict[str, Tensor]:
@@ -92,6 +93,13 @@ def classifier_norm(model: ModelSpec) -> dict[str, Tensor]:
     channels = model.backbone.swin.embed_dim * 8
     at = f"{BACKBONE}swin.layernorm."
     return {at + "weight": torch.ones(channels), at + "bias": torch.zeros(channels)}
+
+
+def batch_counts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The counter of each of their batch norms, which ours lack while they are frozen."""
+    names = [name.removesuffix("running_var") for name in tensors if name.endswith("running_var")]
+    missing = [name + COUNTS for name in names if name + COUNTS not in tensors]
+    return {name: torch.tensor(0) for name in missing}
 
 
 def turned(model: ModelSpec) -> list[float]:
