@@ -193,22 +193,23 @@ class NeighbourAttention(nn.Module):
         if where.padded:  # a zero token attends with the bias of the projection
             x = F.pad(x, (0, 0, 0, 1))
         qkv = self.qkv(x)  # (B, h*w, 3C)
-        bias = F.pad(self.rpb.flatten(1), (0, 1), value=BLOCKED)[:, where.offsets].to(qkv.dtype)
+        bias = F.pad(self.rpb.flatten(1), (0, 1), value=BLOCKED).to(qkv.dtype)
+        bias = bias.index_select(1, where.offsets.flatten()).unflatten(1, where.offsets.shape)
         most = max(1, LOGITS // (self.heads * where.queries.shape[1] * where.keys.shape[1]))
         # What a tile reads overlaps with its neighbours' and is several times the map: it is gathered again in the
         # backward pass instead of being kept.
         mixed = [recompute(self.attend, qkv, bias, *part, on=self.training) for part in where.parts(most)]
-        x = torch.cat(mixed, dim=1)[:, where.place] if len(mixed) > 1 else mixed[0][:, where.place]
+        x = (torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]).index_select(1, where.place)  # (B, h*w, C)
         out: Tensor = self.proj(x).unflatten(1, (height, width))
         return out
 
     def attend(self, qkv: Tensor, bias: Tensor, queries: Tensor, keys: Tensor, pattern: Tensor) -> Tensor:
         """Projected tokens (B, h*w, 3C), bias (heads, patterns, Q, K) and some tiles -> (B, tiles*Q, C)."""
         batch, count, dim = qkv.shape[0], queries.shape[0], qkv.shape[2] // 3
-        q = qkv[..., :dim][:, queries.flatten()].view(batch, count, -1, self.heads, dim // self.heads)
-        kv = qkv[..., dim:][:, keys.flatten()].view(batch, count, -1, 2, self.heads, dim // self.heads)
+        q = qkv[..., :dim].index_select(1, queries.flatten()).view(batch, count, -1, self.heads, dim // self.heads)
+        kv = qkv[..., dim:].index_select(1, keys.flatten()).view(batch, count, -1, 2, self.heads, dim // self.heads)
         q = q.permute(0, 3, 1, 2, 4).flatten(1, 2)  # (B, heads*tiles, Q, C/heads)
         k, v = kv.permute(3, 0, 4, 1, 2, 5).flatten(2, 3).unbind(0)  # (B, heads*tiles, K, C/heads)
-        mask = bias[:, pattern].flatten(0, 1).unsqueeze(0)  # (1, heads*tiles, Q, K)
+        mask = bias.index_select(1, pattern).flatten(0, 1).unsqueeze(0)  # (1, heads*tiles, Q, K)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return mixed.unflatten(1, (self.heads, count)).permute(0, 2, 3, 1, 4).reshape(batch, -1, dim)

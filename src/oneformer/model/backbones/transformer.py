@@ -164,9 +164,9 @@ def in_windows(q: Tensor, k: Tensor, v: Tensor, where: Layout) -> Tensor:
     if where.hidden is not None:  # an own place for what is no token
         q, k, v = (F.pad(x, (0, 0, 0, 1)) for x in (q, k, v))
         mask = ~where.hidden.repeat(heads, 1)[None, :, None]  # (1, heads*windows, 1, W)
-    q, k, v = (x[:, :, where.order].unflatten(2, (where.count, -1)).flatten(1, 2) for x in (q, k, v))
+    q, k, v = (x.index_select(2, where.order).unflatten(2, (where.count, -1)).flatten(1, 2) for x in (q, k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads*windows, W, C/heads)
-    return mixed.unflatten(1, (heads, where.count)).flatten(2, 3)[:, :, where.place]
+    return mixed.unflatten(1, (heads, where.count)).flatten(2, 3).index_select(2, where.place)
 
 
 def feed_forward(sizes: BlockSizes) -> nn.Module:
