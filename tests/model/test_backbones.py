@@ -109,8 +109,9 @@ def test_only_the_wanted_maps_are_returned(name: str) -> None:
     assert error.value.where == f"model.backbone.{SECTIONS[name]}.out_features"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("D2SwinTransformer", "resnet50")])
 def test_the_exported_graph_gives_the_same(name: str) -> None:
+    """Swin's and the residual network's are exported with the whole network, in test_oneformer.py."""
     backbone, images = build_backbone(spec_of(name)).eval(), torch.randn(2, 3, 50, 70)
     graph = torch.export.export(backbone, (images,), strict=False)
     depends_on_data = ("nonzero", "local_scalar", "aten.item", "masked_select")
