@@ -48,6 +48,18 @@ def write_sandbox(folder: Path, page: Page, *, data: bool = True) -> None:
     labels = read_labels(DatasetSpec(label_map=str(label_map)), splits=())
     words = [*SMALL, f"model.sem_seg_head.num_classes={labels.num_classes}"]
     write_tiny_checkpoint(folder / "results/demo/train/oneformer_model_best.pth", *words, labels=labels)
+    if "weights/coco_swin_large.pth" in page.text:
+        write_foreign_weights(folder / "weights")
+
+
+def write_foreign_weights(folder: Path) -> None:
+    """Small networks in the files of others."""
+    from model.weights.foreign import label_map, write_shi, write_tao
+
+    folder.mkdir()
+    write_shi(folder / "coco_swin_large.pth")
+    write_tao(folder / "tao.pth")
+    label_map(folder)
 
 
 def copy_part(source: Path, target: Path) -> None:

@@ -176,9 +176,8 @@ def shi_file(spec: ModelSpec, path: Path) -> dict[str, Tensor]:
 def shi_goes_the_same_way_by_the_published_rule(spec: ModelSpec, tmp_path: Path, images: Tensor) -> None:
     """SHI -> ours -> SHI and HF, against SHI -> HF by the rule; and both networks compute the same."""
     state = shi_file(spec, tmp_path / "shi.pth")
-    words = [f"model.one_former.nheads={spec.one_former.nheads}"]
     labels = str(label_file(tmp_path, spec.sem_seg_head.num_classes))
-    convert(str(tmp_path / "shi.pth"), str(tmp_path / "ours.pth"), label_map=labels, words=words)
+    convert(str(tmp_path / "shi.pth"), str(tmp_path / "ours.pth"), label_map=labels)
     convert(str(tmp_path / "ours.pth"), str(tmp_path / "again.pth"), to="shi")
     assert same(state, dict(torch.load(tmp_path / "again.pth", weights_only=True)["model"]))
     convert(str(tmp_path / "ours.pth"), str(tmp_path / "folder"))

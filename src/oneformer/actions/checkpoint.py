@@ -133,7 +133,7 @@ def target_kind(wish: Conversion, found: Found) -> str:
 def prepared(wish: Conversion, found: Found, kind: str) -> tuple[CheckpointInfo, LoadReport]:
     """The model as it will be written, checked, and the report."""
     from oneformer.data.labels import read_labels
-    from oneformer.model.weights.fit import check_fit, compared, completed
+    from oneformer.model.weights.fit import check_fit, compared, completed, tidied
     from oneformer.model.weights.notes import notes_on
     from oneformer.model.weights.numbers import check_numbers
     from oneformer.model.weights.relabel import placeholder, relabelled
@@ -158,9 +158,10 @@ def prepared(wish: Conversion, found: Found, kind: str) -> tuple[CheckpointInfo,
     check_numbers(found.state, where=wish.source)
     report = compared(info, found.left)
     check_fit(info, report, task_may_miss=found.kind == "mask2former", where=wish.source)
+    info = tidied(info, report)
     if report.missing:
         info = completed(info, report)
-    notes = [*found.notes, *report.notes, *notes_on(found, info, kind, made=len(report.missing))]
+    notes = [*found.notes, *report.notes, *notes_on(found, info, kind, report)]
     if label_map:
         given = read_labels(replace(spec.dataset, label_map=label_map), splits=())
         changed = relabelled(info, given, named=found.labels is not None, where=wish.source)

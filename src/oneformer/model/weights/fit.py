@@ -10,10 +10,12 @@ from torch import Tensor
 
 from oneformer.errors import CheckpointError
 from oneformer.model.oneformer import build_model
-from oneformer.model.weights.checkpoint import CheckpointInfo
+from oneformer.model.weights.checkpoint import Aside, CheckpointInfo
 from oneformer.model.weights.load import NOT_OURS, LoadReport
 
 TEXT = "text."
+# Tensors of others that our network computes itself, or that nothing uses there either: not worth a line.
+COMPUTED = (*NOT_OURS, "criterion.empty_weight", "swin.layernorm.weight", "swin.layernorm.bias")
 TASK = ("task.", "decoder.initialiser.")
 
 
@@ -36,10 +38,17 @@ def compared(info: CheckpointInfo, left: Iterable[str] = ()) -> LoadReport:
     return LoadReport(
         matched=tuple(fitting),
         missing=tuple(n for n in own if n not in state and not n.endswith(NOT_OURS)),
-        unexpected=(*(n for n in state if n not in own), *left),
+        unexpected=(*(n for n in state if n not in own), *(n for n in left if not n.endswith(COMPUTED))),
         mismatched=tuple((n, tuple(state[n].shape), tuple(own[n].shape)) for n in same if n not in fitting),
         notes=() if has_text(state) else ("there is no text branch: training starts it afresh",),
     )
+
+
+def tidied(info: CheckpointInfo, report: LoadReport) -> CheckpointInfo:
+    """The model with tensors that its network does not know put aside, such as the classifier of a backbone."""
+    strange = {name: tensor for name, tensor in info.state_dict.items() if name in report.unexpected}
+    known = {name: tensor for name, tensor in info.state_dict.items() if name not in strange}
+    return replace(info, state_dict=known, aside=Aside(info.aside.layout, info.aside.tensors | strange))
 
 
 def completed(info: CheckpointInfo, report: LoadReport) -> CheckpointInfo:
@@ -59,13 +68,13 @@ def check_fit(info: CheckpointInfo, report: LoadReport, *, task_may_miss: bool, 
         task_may_miss: the parts that make queries of the task may be missing, as in a Mask2Former.
         where: the weight file.
     """
-    strange = [name for name in info.state_dict if name in report.unexpected]
     missing = [name for name in report.missing if not (task_may_miss and name.startswith(TASK))]
     faults = [f"{name} is {file}, not {net}" for name, file, net in report.mismatched]
-    if not (strange or missing or faults):
+    if not (missing or faults):
         return
+    strange = [name for name in info.state_dict if name in report.unexpected]
     counts = f"{len(missing)} are missing, {len(strange)} unknown, {len(faults)} of another shape"
-    first = [*(f"{n} is missing" for n in missing), *(f"{n} is unknown" for n in strange), *faults][0]
+    first = [*(f"{name} is missing" for name in missing), *faults][0]
     raise CheckpointError(
         f"the weights do not fit the network that they seem to be of: {counts}; {first}",
         where=where,

@@ -20,6 +20,7 @@ from oneformer.model.weights.load import beside, read_content, unwrap
 from oneformer.model.weights.omega import plain_settings
 from oneformer.model.weights.pickles import in_memory
 from oneformer.model.weights.shi import MASK2FORMER, read_shi
+from oneformer.model.weights.sizes import heads_of
 from oneformer.spec.tree import leaves, to_dict
 
 # Kind -> what a user calls it.
@@ -118,7 +119,7 @@ def recognised(path: Path, content: Any, state: dict[str, Tensor]) -> Found:
         return Found("bare", path, network)
     if any(".pixel_level_module." in name for name in state) and any(".task_encoder." in name for name in state):
         carried = read_hf(state)
-        return Found("hf weights", path, carried.state, carried.left)
+        return Found("hf weights", path, carried.state, carried.left, heads_of(carried.state))
     if any(name.startswith("sem_seg_head.predictor.") for name in network):
         return detectron2(path, content, network)
     told = describe(state)
@@ -129,12 +130,12 @@ def detectron2(path: Path, content: Any, state: dict[str, Tensor]) -> Found:
     """A OneFormer of SHI-Labs or NVIDIA, or a Mask2Former."""
     if not any(name.startswith("task_mlp.") for name in state):
         carried = read_shi(state, table=MASK2FORMER)
-        return Found("mask2former", path, carried.state, carried.left)
+        return Found("mask2former", path, carried.state, carried.left, heads_of(carried.state))
     carried = read_shi(state)
     if "tao_model" in content or "hyper_parameters" in content:
         return Found("tao", path, carried.state, carried.left, tao_settings(content))
     kind = "detectron2" if "__author__" in content or path.suffix == ".pkl" else "shi"
-    return Found(kind, path, carried.state, carried.left)
+    return Found(kind, path, carried.state, carried.left, heads_of(carried.state))
 
 
 def tao_settings(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oneformer.model.weights.describe import describe
-from oneformer.model.weights.fit import TEXT
+from oneformer.model.weights.fit import COMPUTED, TEXT
 from oneformer.model.weights.found import Found, find
 from oneformer.model.weights.numbers import not_finite
 from oneformer.model.weights.settle import check_told
@@ -49,7 +49,7 @@ class Inspection:
     settings: dict[str, Any]
     """What the file says of the network and its images, by key of the spec."""
     without_place: list[str]
-    """Tensors that our network has no place for."""
+    """Tensors that our network has no place for, those apart that it computes itself."""
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def inspected(path: Path) -> Inspection:
         metrics=found.info.metrics if found.info else {},
         not_finite=not_finite(found.state | found.left),
         settings=found.told,
-        without_place=sorted(found.left) if found.state else [],
+        without_place=sorted(n for n in found.left if not n.endswith(COMPUTED)) if found.state else [],
         notes=list(found.notes) if found.state else [],
     )
 

@@ -6,27 +6,28 @@ from oneformer.model.weights.checkpoint import CheckpointInfo
 from oneformer.model.weights.fit import has_text
 from oneformer.model.weights.found import Found
 from oneformer.model.weights.hf_folder import TRAINING
-from oneformer.model.weights.settle import HEADS
+from oneformer.model.weights.load import LoadReport
+from oneformer.model.weights.sizes import HEADS
 from oneformer.model.weights.targets import HF_KINDS, SHI_KINDS, text_left_out
 
 DILATIONS = "model.backbone.dinat.dilations"
 
 
-def notes_on(found: Found, info: CheckpointInfo, target: str, *, made: int) -> list[str]:
+def notes_on(found: Found, info: CheckpointInfo, target: str, report: LoadReport) -> list[str]:
     """Sentences for the report.
 
     Args:
         found: the source.
         info: the model.
         target: `ours`, `shi` or `hf`.
-        made: how many tensors were missing and are initialised.
+        report: what fitted.
     """
     return [
         *assumed(found, info),
         *task(info, target),
-        *started(found, made),
+        *started(found, made=len(report.missing)),
         *texts(info, target),
-        *kept_aside(found, target),
+        *kept_aside(found, target, report),
     ]
 
 
@@ -52,7 +53,7 @@ def task(info: CheckpointInfo, target: str) -> list[str]:
     return ["the end tokens that NVIDIA TAO fills task sentences up with are folded into the task MLP's bias"]
 
 
-def started(found: Found, made: int) -> list[str]:
+def started(found: Found, *, made: int) -> list[str]:
     """What a Mask2Former lacks."""
     if not made:
         return []
@@ -72,8 +73,8 @@ def texts(info: CheckpointInfo, target: str) -> list[str]:
     return [f"the text branch, which only training needs, is in {TRAINING}"]
 
 
-def kept_aside(found: Found, target: str) -> list[str]:
+def kept_aside(found: Found, target: str, report: LoadReport) -> list[str]:
     """What becomes of tensors that our network has no place for."""
-    if not found.left or target != "ours" or found.kind not in (*HF_KINDS, *SHI_KINDS):
+    if not report.unexpected or target != "ours" or found.kind not in (*HF_KINDS, *SHI_KINDS):
         return []
-    return [f"what has no place here ({len(found.left)}) is kept aside, for the way back to where it came from"]
+    return ["what is in the file only is kept aside, for the way back to where it came from"]

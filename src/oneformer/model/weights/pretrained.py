@@ -12,6 +12,7 @@ from oneformer.data.labels import LabelMap
 from oneformer.errors import CheckpointError
 from oneformer.model.oneformer import OneFormer
 from oneformer.model.weights.describe import describe
+from oneformer.model.weights.fit import COMPUTED
 from oneformer.model.weights.found import Found, find
 from oneformer.model.weights.hf_folder import is_hf
 from oneformer.model.weights.load import NOT_OURS, LoadReport, check_file, put
@@ -56,7 +57,8 @@ def load_pretrained(model: OneFormer, path: Path, labels: LabelMap) -> LoadRepor
     if padding != here:
         notes.append(f"the weights were trained with {PADDING}={padding}, here it is {here}: set it for a good start")
     report = put(model, state)
-    return replace(report, unexpected=(*report.unexpected, *found.left), notes=tuple(notes))
+    left = [name for name in found.left if not name.endswith(COMPUTED)]
+    return replace(report, unexpected=(*report.unexpected, *left), notes=tuple(notes))
 
 
 def nothing_fits(found: Found, own: Mapping[str, Tensor]) -> CheckpointError:

@@ -11,7 +11,7 @@ from oneformer.data.labels import LabelMap
 from oneformer.errors import CheckpointError, SpecError, UserError, UserErrors
 from oneformer.model.weights.checkpoint import Aside, CheckpointInfo, read_checkpoint
 from oneformer.model.weights.found import Found, find_folder
-from oneformer.model.weights.sizes import ROUNDED, differences, sizes_of
+from oneformer.model.weights.sizes import HEADS, ROUNDED, differences, sizes_of
 from oneformer.spec.experiment import ExperimentSpec
 from oneformer.spec.flat import flatten
 from oneformer.spec.interpolate import interpolate
@@ -21,7 +21,6 @@ from oneformer.spec.node import Mark, Node, read_yaml
 from oneformer.spec.override import apply_overrides
 from oneformer.spec.tree import from_dict, leaves
 
-HEADS = "model.one_former.nheads"
 PRESET = "preset"
 KEPT = 6  # contradictions that one message lists
 

@@ -17,6 +17,8 @@ from oneformer.spec.tree import get
 State = Mapping[str, Tensor]
 Sizes = dict[str, Any]
 STAGES = range(4)
+HEADS = "model.one_former.nheads"
+POINTS = 4
 ROUNDED = "mlp_ratio"  # a width is this times the channels, rounded down
 TOLD_BY_SHAPES = ("D2SwinTransformer", "D2DiNAT", "convnext", "resnet50")
 
@@ -36,6 +38,19 @@ def sizes_of(state: State, *, heads: int) -> Sizes:
     if weights is not None and levels is not None and not weights.shape[0] % (heads * levels.shape[0]):
         found["model.sem_seg_head.num_points"] = weights.shape[0] // (heads * levels.shape[0])
     return found
+
+
+def heads_of(state: State) -> Sizes:
+    """The attention heads of a network whose deformable attention samples the published 4 points on each map.
+
+    SHI-Labs, NVIDIA TAO, Mask2Former and Hugging Face have no setting for the points, so that shapes tell the heads.
+    """
+    weights, levels = (
+        state.get(f"pixel_decoder.{n}") for n in ("layers.0.attn.attention_weights.weight", "level_embed")
+    )
+    if weights is None or levels is None or weights.shape[0] % (POINTS * levels.shape[0]):
+        return {}
+    return {HEADS: weights.shape[0] // (POINTS * levels.shape[0])}
 
 
 def differences(model: ModelSpec, state: State) -> dict[str, tuple[Any, Any]]:
