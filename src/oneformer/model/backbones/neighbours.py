@@ -39,7 +39,8 @@ class Tiles:
 
     def parts(self, most: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Queries, keys and pattern in runs of at most `most` tiles."""
-        yield from zip(self.queries.split(most), self.keys.split(most), self.pattern.split(most), strict=True)
+        for i in range(0, self.pattern.shape[0], most):
+            yield self.queries[i : i + most], self.keys[i : i + most], self.pattern[i : i + most]
 
 
 def tiles(height: int, width: int, *, kernel: int, dilation: int, device: torch.device) -> Tiles:
