@@ -165,9 +165,10 @@ def _show_plan(spec: ExperimentSpec, plan: Any, asked: argparse.Namespace) -> in
 
 
 def _show(result: Any, asked: argparse.Namespace) -> int:
-    """Print a result as a table or as JSON; None prints nothing."""
+    """Print a result as a table or as JSON; None prints nothing. The exit code is the result's own, if it has one."""
     if result is None:
         return DONE
+    code = int(getattr(result, "exit_code", DONE))
     if asked.json:
         import json
 
@@ -175,11 +176,11 @@ def _show(result: Any, asked: argparse.Namespace) -> int:
 
         value = result.to_dict() if hasattr(result, "to_dict") else result
         _print(json.dumps(plain(value), indent=2, ensure_ascii=False))
-        return DONE
+        return code
     text = result.table() if hasattr(result, "table") else str(result)
     if text:
         _print(text.rstrip("\n"))
-    return DONE
+    return code
 
 
 def _explain(asked: argparse.Namespace) -> int:

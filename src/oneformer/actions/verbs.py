@@ -65,6 +65,38 @@ VERBS = {
             Argument("words", "sections of one action; target folder", metavar="ACTION|results_dir=DIR", many=True),
         ),
     ),
+    "dataset check": Verb(
+        "oneformer.actions.dataset",
+        "tell everything that is wrong with the data, and how to mend it",
+        "oneformer dataset check -e spec.yaml",
+    ),
+    "dataset stats": Verb(
+        "oneformer.actions.dataset",
+        "count classes, sizes and objects, and show pictures",
+        "oneformer dataset stats -e spec.yaml",
+    ),
+    "dataset convert": Verb(
+        "oneformer.actions.dataset",
+        "turn data sets of any format into one of COCO's",
+        "oneformer dataset convert cityscapes/gtFine/train data/cityscapes",
+        takes_spec=False,
+        arguments=(
+            Argument(
+                "paths", "annotation files or folders, and the folder to write", metavar="SOURCE... TARGET", many=True
+            ),
+            Argument(
+                "--to", "format of the target (default coco_panoptic)", choices=("coco_panoptic", "coco_instances")
+            ),
+            Argument("--format", "format of the sources; told from the files where left out", metavar="NAME"),
+            Argument("--images", "folder of the sources' photos, where the format does not find it", metavar="DIR"),
+            Argument("--panoptic", "folder of the PNG masks of COCO panoptic", metavar="DIR"),
+            Argument("--label-map", "classes of the sources: a JSON list of {id, name, isthing}", metavar="FILE"),
+            Argument("--background", "stuff class of the pixels that no object covers", metavar="NAME"),
+            Argument("--photos", "copy them (default), or link where that is possible", choices=("copy", "link")),
+            Argument("--workers", "processes; as many as processors where left out", metavar="N"),
+            Argument("--overwrite", "replace what an earlier conversion wrote"),
+        ),
+    ),
     "checkpoint inspect": Verb(
         "oneformer.actions.checkpoint",
         "tell what a weight file or Hugging Face folder holds",
@@ -118,7 +150,6 @@ LATER = (
     "quantize",
     "gen_trt_engine",
     "automl",
-    "dataset",
     "jobs",
     "skill",
     "serve",

@@ -11,7 +11,7 @@ import numpy as np
 
 from oneformer.data.decode import MAX_MPX
 from oneformer.data.files import SHOWN, examples
-from oneformer.data.findings import ERROR, KEPT, KINDS, WARNING, Findings
+from oneformer.data.findings import ERROR, KEPT, KINDS, WARNING, Findings, ignore
 from oneformer.data.formats import iter_records
 from oneformer.data.inspect import Inspector
 from oneformer.data.labels import SPLITS, LabelMap, collect_labels
@@ -40,7 +40,7 @@ def check(
     *,
     findings: Findings,
     workers: int = -1,
-    done: Callable[[int], object] = int,
+    done: Callable[[int], object] = ignore,
 ) -> dict[str, Tally]:
     """Read every file of every split that is named and note what is wrong; the numbers of each split.
 
@@ -76,7 +76,7 @@ def walk(
     *,
     findings: Findings,
     workers: int = -1,
-    done: Callable[[int], object] = int,
+    done: Callable[[int], object] = ignore,
 ) -> None:
     """Inspect records one by one: count them in `tally`, note their faults."""
     tasks: set[str] = set(tally.tasks)
@@ -85,6 +85,7 @@ def walk(
         tally.add(seen)
         if seen.fault is not None:
             findings.add(seen.fault, split=tally.split, record=record)
+            tally.told.update(segment.class_id for segment in record.segments)
         for warning in seen.warnings:
             findings.add(warning, severity=WARNING, split=tally.split, record=record)
         done(1)
@@ -181,6 +182,7 @@ def quick_check(dataset: DatasetSpec, records: Mapping[str, Sequence[Record]], l
             tally.add(seen)
             if seen.fault is not None:
                 errors.append(seen.fault)
+                tally.told.update(segment.class_id for segment in record.segments)
             for warning in seen.warnings:
                 findings.add(warning, severity=WARNING, split=split)
         if len(own) <= QUICK_FILES:

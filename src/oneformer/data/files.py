@@ -52,12 +52,28 @@ def missing(path: str | Path, *, what: str) -> DataError:
     """The message for a path that does not exist: names the nearest folder that does, and what lies in it."""
     path = Path(path)
     folder = path.parent
-    while not folder.is_dir() and folder != folder.parent:
+    while not is_folder(folder) and folder != folder.parent:
         folder = folder.parent
-    seen = [item for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
+    seen = [item for item in folder.iterdir() if not item.name.startswith(".")] if is_folder(folder) else []
     found = sorted(item.name + ("/" if item.is_dir() else "") for item in seen)
     hint = f"{folder} holds {examples(found)}"
     return DataError(f"the {what} does not exist", where=str(path), hint=hint, kind="missing_file")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """The same for folders."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def open_binary(path: str | Path, *, what: str) -> BinaryIO:
@@ -70,7 +86,7 @@ def open_binary(path: str | Path, *, what: str) -> BinaryIO:
         from oneformer.data.parquet import read_cell
 
         return io.BytesIO(read_cell(text, what=what))
-    if not Path(path).is_file():
+    if not is_file(Path(path)):
         raise missing(path, what=what)
     try:
         return Path(path).open("rb")

@@ -62,6 +62,26 @@ class Finding:
         return asdict(self)
 
 
+# How to mend what a message does not say itself.
+REMEDIES = {
+    "spec": "see oneformer explain KEY",
+    "label_map": "make the label map and the annotations say the same, or leave dataset.label_map empty",
+    "duplicate_id": "give each its own id, or remove one of them",
+    "unknown_image": "add the image to the list of images, or remove the annotation",
+    "unknown_category": "add it to the label map, or take its segments out of the annotations",
+    "missing_file": "copy the file to its place, or take it out of the annotations",
+    "unreadable_file": "copy or download the file again, or take it out of the annotations",
+    "wrong_encoding": "save the labels as the format asks for",
+    "unlabelled_image": "label it, or take it out of the list of images",
+    "unused_file": "add it to the annotations, or leave it: it is not read",
+    "annotation": "correct the entry in the annotation file",
+}
+
+
+def ignore(_: object) -> None:
+    """For callbacks that nobody needs."""
+
+
 class Findings:
     """Everything that was found.
 
@@ -69,7 +89,7 @@ class Findings:
         sink: is handed every finding, also those that are not kept.
     """
 
-    def __init__(self, sink: Callable[[Finding], object] = id) -> None:
+    def __init__(self, sink: Callable[[Finding], object] = ignore) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.kept: dict[tuple[str, str], list[Finding]] = {}
         self.cases: dict[str, list[tuple[Finding, Record]]] = {}
@@ -80,7 +100,9 @@ class Findings:
         kind, items = (error.kind, error.items) if isinstance(error, DataError) else ("spec", ())
         whole = str(record.image_id) if record is not None else ""
         for item in items or (whole,):
-            finding = Finding(severity, kind, error.where, item, error.what, error.hint, split)
+            finding = Finding(
+                severity, kind, error.where, item, error.what, error.hint or REMEDIES.get(kind, ""), split
+            )
             self.counts[severity, kind] += 1
             kept = self.kept.setdefault((severity, kind), [])
             if len(kept) < KEPT:

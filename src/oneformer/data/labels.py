@@ -243,7 +243,7 @@ def _numbered(listed: list[Any] | None, known: _Known) -> list[Any] | None:
     for entry in listed:
         if not known.complete:
             ids.setdefault(entry["name"], max(ids.values(), default=-1) + 1)
-    return [{"id": ids[entry["name"]], **entry} for entry in listed if entry["name"] in ids]
+    return [{"id": ids[entry["name"]], **entry} for entry in listed if entry["name"] in ids] or None
 
 
 def _compare(path: str, listed: list[Any] | None, used: set[int], *, known: _Known, errors: list[UserError]) -> None:

@@ -40,6 +40,8 @@ class Tally:
     pixels: int = 0
     tasks: tuple[str, ...] = ()
     classes: dict[int, ClassTally] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)
+    """Classes that the annotations of unusable records list."""
     widths: array[int] = field(default_factory=lambda: array("I"))
     heights: array[int] = field(default_factory=lambda: array("I"))
     objects: array[int] = field(default_factory=lambda: array("I"))
@@ -71,7 +73,7 @@ class Tally:
 
     def absent(self) -> list[str]:
         """Names of the classes that never occur."""
-        return [name for i, name in enumerate(self.labels.names) if i not in self.classes]
+        return [n for i, n in enumerate(self.labels.names) if i not in self.classes and i not in self.told]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON; sides and objects per photo as [smallest, median, largest]."""

@@ -21,7 +21,7 @@ class Progress:
 
     Args:
         what: the work in one word, at the start of the line.
-        total: images in all.
+        total: images in all; 0 when that is not known.
         quiet: count only, say nothing (all processes but the first).
         clock: seconds, rising.
     """
@@ -64,6 +64,8 @@ class Progress:
 
     def text(self) -> str:
         """The line."""
+        if not self.total:
+            return f"{self.what} {self.done} images  {self.images_per_s:.2f} images/s"
         eta = timedelta(seconds=round(self.eta_s))
         return f"{self.what} {self.done}/{self.total} images  {self.images_per_s:.2f} images/s  eta {eta}"
 
@@ -74,6 +76,6 @@ class Progress:
         if self._live:
             sys.stderr.write(f"\r\x1b[2K{self.text()}")
             sys.stderr.flush()
-        elif not self._quiet and (now - self._said >= EVERY_S or self.done >= self.total):
+        elif not self._quiet and (now - self._said >= EVERY_S or 0 < self.total <= self.done):
             self._said = now
             log.info("%s", self.text())

@@ -64,15 +64,20 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML text."""
+    parts = (_header(page), _tiles(page.scores), _classes(page), _curves(page), _cases(page), _end(page))
+    return document(page.title, "".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A whole self-contained page around a body that is HTML already."""
     style, script = _asset("page.css"), _asset("page.js")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
-    body = "".join((_header(page), _tiles(page.scores), _classes(page), _curves(page), _cases(page), _end(page)))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(page.title)}</title><style>{style}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n"
         f"<body><main>{body}</main><script>{script}</script></body></html>\n"
     )
 
@@ -82,9 +87,14 @@ def _asset(name: str) -> str:
 
 
 def _header(page: Page) -> str:
-    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in page.facts)
-    title = f'<p class="over">OneFormer evaluation</p><h1>{escape(page.title)}</h1>'
-    return f'<header>{title}<dl class="facts">{facts}</dl></header>\n'
+    return header("OneFormer evaluation", page.title, page.facts)
+
+
+def header(over: str, title: str, facts: Sequence[tuple[str, str]]) -> str:
+    """Title and facts at the top of a page."""
+    told = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
+    head = f'<p class="over">{escape(over)}</p><h1>{escape(title)}</h1>'
+    return f'<header>{head}<dl class="facts">{told}</dl></header>\n'
 
 
 def _tiles(scores: Scores) -> str:
@@ -194,10 +204,17 @@ def _figure(case: Case, trio: Sequence[str]) -> str:
 
 
 def _encode(cases: Sequence[Case]) -> tuple[int, list[list[str]]]:
-    """All pictures as data URIs at the largest size of STEPS that fits the budget; what fits at none is left out."""
+    return encode([(c.photo, c.truth, c.prediction) for c in cases])
+
+
+def encode(rows: Sequence[Sequence[Image.Image]]) -> tuple[int, list[list[str]]]:
+    """Rows of pictures as data URIs, at the largest size of STEPS that fits the budget; what fits at none is left out.
+
+    Returns how many rows were kept, and their pictures.
+    """
     encoded: list[list[bytes]] = []
     for side, quality in STEPS:
-        encoded = [[_jpeg(p, side, quality) for p in (c.photo, c.truth, c.prediction)] for c in cases]
+        encoded = [[_jpeg(p, side, quality) for p in row] for row in rows]
         if sum(len(data) for trio in encoded for data in trio) <= PICTURE_BUDGET:
             break
     total, kept = 0, []

@@ -60,16 +60,17 @@ def read(part: Part, labels: LabelMap, faults: Faults) -> Iterator[Record]:
         if stem not in objects:
             faults.add(NO_OBJECTS, root / stems[stem], kind="missing_file")
     source = _source(labels, with_objects=bool(objects))
-    photos = files_below(images)
+    photos, found = files_below(images), 0
     for stem, name in (objects or stems).items():
         own = stem.rpartition("_")[0]  # less _gtFine
         photo = photos.get(own + PHOTO) or photos.get(own)
         if photo is None:
             faults.add(NO_IMAGE, images / f"{own}{PHOTO}.png", kind="missing_file")
         else:
+            found += 1
             yield Record(Path(own).name, str(images / photo), str(root / name), 0, 0, (), source)
     hint = f"{images} holds {examples(photos.values())}"
-    faults.explain(NO_IMAGE, hint, kind="wrong_level" if photos else "missing_file")
+    faults.explain(NO_IMAGE, hint, kind="wrong_level" if photos and not found else "missing_file")
 
 
 def _source(labels: LabelMap, *, with_objects: bool) -> Source:

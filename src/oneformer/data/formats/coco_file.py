@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from oneformer.data.decode import SUFFIXES, image_size
-from oneformer.data.files import Faults, read_json
+from oneformer.data.files import Faults, is_file, read_json
 from oneformer.data.formats.folders import NO_IMAGE, Folder
 from oneformer.data.formats.part import Part
 from oneformer.data.task import TASKS
@@ -66,7 +66,7 @@ class CocoFile:
         name = image.get("img_path") or image["file_name"]
         self.used.add(name)
         if image.get("img_path") and Path(name).is_absolute():
-            path = name if Path(name).is_file() else None
+            path = name if is_file(Path(name)) else None
             if path is None:
                 self.faults.add("there is no file at img_path", name, kind="missing_file")
         else:

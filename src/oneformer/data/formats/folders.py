@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from oneformer.data.decode import SUFFIXES
-from oneformer.data.files import Faults, examples
+from oneformer.data.files import Faults, examples, is_file
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
 NO_IMAGE = "there is no image file"
@@ -120,8 +120,10 @@ class Folder:
         """Whether a file of this relative path is there."""
         parent, _, leaf = name.rpartition("/")
         if parent not in self.listed:
-            folder = self.root / parent
-            self.listed[parent] = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
+            try:
+                self.listed[parent] = {item.name for item in (self.root / parent).iterdir()}
+            except (OSError, ValueError):  # no such folder, or a name that none can have
+                self.listed[parent] = set()
         return leaf in self.listed[parent]
 
     def unused(self, used: set[str], suffixes: tuple[str, ...]) -> list[str]:
@@ -133,9 +135,9 @@ class Folder:
         """Advice and the fault's kind when the missing file lies one level deeper or its name repeats the folder's."""
         leaf = PurePosixPath(name).name
         for below in sorted(p for p in self.root.iterdir() if p.is_dir()):
-            if (below / name).is_file() or (below / leaf).is_file():
+            if is_file(below / name) or is_file(below / leaf):
                 return f"{leaf} lies in {below}: set {key} to that folder", "wrong_level"
         for other in (self.root / leaf, self.root.parent / name):
-            if other.is_file():
+            if is_file(other):
                 return f"{leaf} lies in {other.parent}", "wrong_level"
         return f"{self.root} holds {examples(sorted(p.name for p in self.root.iterdir()))}", "missing_file"

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from oneformer.data.decode import BROKEN, SUFFIXES, image_size
-from oneformer.data.files import Faults, examples, read_json
+from oneformer.data.files import Faults, examples, is_file, read_json
 from oneformer.data.formats.coco_file import is_int
 from oneformer.data.formats.folders import NO_IMAGE, files_below
 from oneformer.data.formats.part import Part, need_folder
@@ -83,11 +83,15 @@ def _photo(part: Part, path: Path, content: Shape, faults: Faults) -> tuple[str,
     name = PurePosixPath(PureWindowsPath(told).as_posix()).name if isinstance(told, str) else ""
     folders = [Path(part.images)] if part.images else [path.parent, path.parent.parent / "images"]
     names = [*([name] if name else []), *(path.stem + suffix for suffix in SUFFIXES)]
-    found = next((folder / n for folder in folders for n in names if (folder / n).is_file()), None)
+    found = next((folder / n for folder in folders for n in names if is_file(folder / n)), None)
     if found is not None:
         width, height = content.get("imageWidth"), content.get("imageHeight")
         if is_int(width) and is_int(height) and min(width, height) > 0:
-            return str(found), (width, height)
+            if width * height <= part.max_mpx * 1e6:
+                return str(found), (width, height)
+            hint = "correct imageWidth and imageHeight, or raise dataset.max_image_mpx"
+            faults.add("a photo is said to be larger than the limit", path, hint=hint, kind="unreadable_file")
+            return None
         try:
             return str(found), image_size(found)
         except UserError as error:

@@ -33,7 +33,7 @@ def categories(part: Part) -> tuple[list[Any] | None, set[int]]:
     """See `Format`: the evaluated labels of the config file; their ids are their places in it."""
     entries = _config(part)
     kept = [
-        {"id": i, "name": e["name"], "isthing": int(e["instances"]), "color": e["color"]}
+        {"id": i, "name": e["name"], "isthing": int(bool(e["instances"])), "color": e["color"]}
         for i, e in enumerate(entries)
         if e["evaluate"]
     ]

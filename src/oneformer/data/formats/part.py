@@ -30,6 +30,7 @@ class Part:
     contiguous_id: bool = True
     background: str = ""
     void_values: tuple[int, ...] = (255,)
+    max_mpx: float = 200.0
 
 
 def split_parts(dataset: DatasetSpec, split: str) -> list[Part]:
@@ -39,7 +40,7 @@ def split_parts(dataset: DatasetSpec, split: str) -> list[Part]:
     """
     section, key = getattr(dataset, split), f"dataset.{split}"
     annotations = as_list(section.annotations)
-    columns = {name: as_list(getattr(section, name)) for name in ("images", "panoptic")}
+    columns = {name: _column(getattr(section, name)) for name in ("images", "panoptic")}
     errors: list[UserError] = []
     for name, paths in columns.items():
         if annotations and len(paths) not in (0, 1, len(annotations)):
@@ -50,9 +51,14 @@ def split_parts(dataset: DatasetSpec, split: str) -> list[Part]:
     for place, path in enumerate(annotations):
         images, panoptic = (paths[place if len(paths) > 1 else 0] if paths else "" for paths in columns.values())
         named = section.format if section.format != "auto" else detect(path, images=images, panoptic=panoptic, key=key)
-        settings = (dataset.contiguous_id, dataset.background, tuple(dataset.void_values))
+        settings = (dataset.contiguous_id, dataset.background, tuple(dataset.void_values), dataset.max_image_mpx)
         parts.append(Part(key, named, path, images, panoptic, *settings))
     return parts
+
+
+def _column(value: str | list[str]) -> list[str]:
+    """One path or several; in a list an empty one stands for a part that needs none."""
+    return [str(path) for path in value] if isinstance(value, list) and any(value) else as_list(value)
 
 
 def detect(path: str, *, images: str = "", panoptic: str = "", key: str = "dataset") -> str:
@@ -64,6 +70,8 @@ def detect(path: str, *, images: str = "", panoptic: str = "", key: str = "datas
         return "parquet"
     if where.suffix.lower() in ARCHIVES and where.is_file():
         raise DataError(f"{key}.annotations is an archive", where=path, hint="unpack it and name the file inside")
+    if not where.exists() and where.suffix.lower() != ".json":
+        raise missing(where, what=f"path {key}.annotations")
     # Nothing but COCO's files keeps a whole data set in one JSON file.
     return "coco_instances" if not panoptic and where.is_file() and _lists_shapes(where) else "coco_panoptic"
 
@@ -96,7 +104,10 @@ def _by_layout(root: Path, files: list[str]) -> str:
     """The format whose published names of files and folders these are; empty without one."""
     if any("_gtFine_" in name or "_gtCoarse_" in name for name in files):
         return "cityscapes"
-    if (root / "instances").is_dir() or (root / "labels").is_dir():
+    inner = [(root / name).is_dir() for name in ("instances", "labels")]
+    if all(inner):
+        return "mapillary"
+    if any(inner):
         above = [root, *list(root.absolute().parents)[:2]]
         if any(next(folder.glob("config*.json"), None) for folder in above):
             return "mapillary"
