@@ -25,7 +25,7 @@ $(DEV): $(READY) requirements-dev.lock
 	$(INSTALL) -r requirements-dev.lock
 	@touch $@
 
-demo: $(READY) ## train, evaluate and predict on the photos that ship here (8 minutes; FULL=1: an hour)
+demo: $(READY) ## train, evaluate and predict on the images that ship here (about 9 minutes; FULL=1: over an hour)
 	$(BIN)/python examples/demo.py $(if $(FULL),--full)
 
 check: $(DEV) ## lint and types
