@@ -149,8 +149,8 @@ class TrainSpec:
     freeze: Annotated[list[str], Tao("freeze", automl=False)] = field(default_factory=list)
     """Parts of the model that do not learn, by the beginning of their parameter names, such as `backbone`."""
     pretrained_model: Annotated[str, Tao()] = ""
-    """Weights of a whole model to start from: a file of any kind, or a Hugging Face folder. Classes are matched by name;
-    parts that do not fit are named and start afresh."""
+    """Weights of a whole model to start from: a file of any kind, or a Hugging Face folder. Classes are matched by
+    name; parts that do not fit are named and start afresh."""
     pretrained_backbone: Annotated[str, Tao()] = ""
     """Weights of the backbone alone to start from: a file, a folder (Hugging Face, or a Keras ResNet), or an address as
     `https://host/file.pth#sha256=<digits>`, which is fetched once and kept in the user's cache. Whose names they have
