@@ -145,6 +145,26 @@ def test_what_we_write_is_opened_without_a_missing_or_unexpected_key_and_compute
     agree(network(tmp_path / "ours.pth"), opened(tmp_path / "folder"), picture(64, 96))
 
 
+def test_a_folder_with_dinat_has_the_parameters_of_their_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their DiNAT cannot run (it wants parts that natten has removed), but it can be built: names and shapes are told."""
+    write_ours(tmp_path / "ours.pth", model_of(other_backbone("D2DiNAT"), text=False))
+    convert(str(tmp_path / "ours.pth"), str(tmp_path / "folder"))
+    monkeypatch.setattr("transformers.models.dinat.modeling_dinat.requires_backends", lambda *_: None)
+    config = transformers.OneFormerConfig.from_pretrained(tmp_path / "folder")
+    with torch.device("meta"):
+        theirs = transformers.OneFormerForUniversalSegmentation(config)
+    wanted = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
+    written = {name: tensor.shape for name, tensor in load_file(tmp_path / "folder" / "model.safetensors").items()}
+    assert written == wanted
+    before, after = through_ours(tmp_path / "folder", tmp_path / "again")
+    assert same(before, after)
+    dilations = other_backbone("D2DiNAT").backbone.dinat.dilations
+    assert config.backbone_config.dilations == dilations
+    assert read_checkpoint(tmp_path / "again" / "ours.pth").model.backbone.dinat.dilations == dilations
+
+
 def test_pre_norm_and_other_choices_arrive_there(tmp_path: Path) -> None:
     spec = small_spec()
     spec.one_former.pre_norm, spec.one_former.use_task_norm, spec.sem_seg_head.common_stride = True, False, 8
