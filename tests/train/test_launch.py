@@ -70,7 +70,9 @@ def test_two_processes_share_the_images_and_score_like_one(tmp_path: Path) -> No
     model = build_model(spec.model).eval()
     state = load(tmp_path / "run" / "train" / LATEST)["state_dict"]
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
-    scoring = Scoring(labels, tasks=("semantic", "instance", "panoptic"), test=spec.model.test, text=spec.model.text_encoder)
+    scoring = Scoring(
+        labels, tasks=("semantic", "instance", "panoptic"), test=spec.model.test, text=spec.model.text_encoder
+    )
     scoring.start()
     for batch in eval_loader(spec.dataset, read_records(spec.dataset, "val", labels), split="val", model=spec.model):
         scoring.count(model, batch)
