@@ -45,7 +45,8 @@ def test_each_is_refused_with_one_clear_message_and_exit_code_two(told: dict[str
             answer = seen.get(step, {"code": 0, "err": "it was opened"})
             lines = [line for line in answer["err"].splitlines() if line and not line.startswith("  ")]
             plain = "Traceback" not in answer["err"] and "fault of the program" not in answer["err"]
-            if answer["code"] != 2 or len(lines) != 1 or not plain:
+            named = Path(seen["path"]).name in answer["err"]
+            if answer["code"] != 2 or len(lines) != 1 or not plain or not named:
                 wrong.append((seen["path"], step, answer))
     assert wrong == [], "\n".join(map(str, wrong))
 

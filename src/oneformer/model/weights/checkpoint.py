@@ -13,7 +13,7 @@ from oneformer.data.labels import LabelMap
 from oneformer.errors import CheckpointError, UserError
 from oneformer.model.weights.describe import describe
 from oneformer.model.weights.load import read_torch, real, unwrap
-from oneformer.model.weights.pickles import in_memory
+from oneformer.model.weights.pickles import in_memory, located
 from oneformer.model.weights.sizes import differences
 from oneformer.spec.model import ModelSpec
 from oneformer.spec.tree import from_dict
@@ -60,7 +60,8 @@ def read_checkpoint(path: str | Path) -> CheckpointInfo:
     Raises:
         CheckpointError: the file is missing, broken, unsafe, written by a newer version, or no checkpoint of ours.
     """
-    return opened(read_torch(Path(path)), Path(path))
+    with located(Path(path)):
+        return opened(read_torch(Path(path)), Path(path))
 
 
 def opened(content: Any, path: Path) -> CheckpointInfo:

@@ -18,7 +18,7 @@ from oneformer.model.weights.hf import read_hf
 from oneformer.model.weights.hf_folder import is_hf, read_hf_folder
 from oneformer.model.weights.load import beside, read_content, unwrap
 from oneformer.model.weights.omega import plain_settings
-from oneformer.model.weights.pickles import in_memory
+from oneformer.model.weights.pickles import in_memory, located
 from oneformer.model.weights.shi import MASK2FORMER, read_shi
 from oneformer.model.weights.sizes import heads_of
 from oneformer.spec.tree import leaves, to_dict
@@ -70,8 +70,12 @@ def find(path: Path) -> Found:
     Raises:
         CheckpointError: it is missing, broken, would run code, or says things that contradict one another.
     """
-    if path.is_dir():
-        return find_folder(path)
+    with located(path):
+        return find_folder(path) if path.is_dir() else find_file(path)
+
+
+def find_file(path: Path) -> Found:
+    """A file of any kind."""
     content = read_content(path)
     about = content.get("oneformer") if isinstance(content, Mapping) else None
     if isinstance(about, Mapping):
@@ -80,10 +84,7 @@ def find(path: Path) -> Found:
     state = in_memory(unwrap(content), path)
     if not state:
         raise CheckpointError("the file holds no weights", where=str(path))
-    try:
-        return recognised(path, content, state)
-    except CheckpointError as error:
-        raise CheckpointError(error.what, where=error.where or str(path), hint=error.hint) from None
+    return recognised(path, content, state)
 
 
 def settings_of(info: CheckpointInfo) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def detectron2(path: Path, content: Any, state: dict[str, Tensor]) -> Found:
         return Found("mask2former", path, carried.state, carried.left, heads_of(carried.state))
     carried = read_shi(state)
     if "tao_model" in content or "hyper_parameters" in content:
-        return Found("tao", path, carried.state, carried.left, tao_settings(content))
+        return Found("tao", path, carried.state, carried.left, {**heads_of(carried.state), **tao_settings(content)})
     kind = "detectron2" if "__author__" in content or path.suffix == ".pkl" else "shi"
     return Found(kind, path, carried.state, carried.left, heads_of(carried.state))
 

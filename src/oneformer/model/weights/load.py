@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from oneformer.errors import CheckpointError
 from oneformer.model.weights.archive import checked_zip, is_zip
-from oneformer.model.weights.pickles import in_memory, read_pickled
+from oneformer.model.weights.pickles import in_memory, located, read_pickled
 from oneformer.model.weights.stored import Stored
 
 WRAPPERS = ("ema_state_dict", "state_dict", "model", "module")  # the first one found is unwrapped, then the next
@@ -85,7 +85,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing, broken, would run code, or holds no tensors.
     """
     path = Path(path)
-    state = in_memory(unwrap(read_content(path)), path)
+    with located(path):
+        state = in_memory(unwrap(read_content(path)), path)
     if not state:
         raise CheckpointError("the file holds no weights", where=str(path))
     return state

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickle
 import pickletools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -142,21 +143,33 @@ def read_pickled(path: Path) -> Any:
         CheckpointError: the file would run code, is broken, or claims to be larger than it is.
     """
     try:
-        if not is_zip(path):
-            with path.open("rb") as file:
-                scan(file, path.stat().st_size)
-                file.seek(0)
-                return Reader(file, where=path).load()
-        archive = Archive(path)
-        data = archive.read("data.pkl", most=MOST_PICKLE)
-        scan(BytesIO(data), len(data))
-        return Reader(BytesIO(data), where=path, archive=archive).load()
-    except CheckpointError as error:
-        raise error if error.where else CheckpointError(error.what, where=str(path), hint=error.hint) from None
+        with located(path):
+            if not is_zip(path):
+                with path.open("rb") as file:
+                    scan(file, path.stat().st_size)
+                    file.seek(0)
+                    return Reader(file, where=path).load()
+            archive = Archive(path)
+            data = archive.read("data.pkl", most=MOST_PICKLE)
+            scan(BytesIO(data), len(data))
+            return Reader(BytesIO(data), where=path, archive=archive).load()
+    except CheckpointError:
+        raise
     except Exception as error:  # the readers of zip and pickle raise a dozen types on broken files
         raise CheckpointError(
             "the file is broken or cut short", where=str(path), hint="copy or download it again"
         ) from error
+
+
+@contextmanager
+def located(path: Path) -> Iterator[None]:
+    """Errors about a part of a file name the file, where they do not yet."""
+    try:
+        yield
+    except CheckpointError as error:
+        if error.where:
+            raise
+        raise CheckpointError(error.what, where=str(path), hint=error.hint) from None
 
 
 def scan(file: IO[bytes], size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from oneformer.data.labels import LabelMap
 from oneformer.errors import CheckpointError, SpecError, UserError, UserErrors
 from oneformer.model.weights.checkpoint import Aside, CheckpointInfo, read_checkpoint
-from oneformer.model.weights.found import Found, find_folder
+from oneformer.model.weights.found import Found, find
 from oneformer.model.weights.sizes import HEADS, ROUNDED, differences, sizes_of
 from oneformer.spec.experiment import ExperimentSpec
 from oneformer.spec.flat import flatten
@@ -34,7 +34,7 @@ def read_model(path: str | Path) -> CheckpointInfo:
     path = Path(path)
     if not path.is_dir():
         return read_checkpoint(path)
-    found = find_folder(path)
+    found = find(path)
     assert found.labels is not None
     return described(found, settled(found), found.labels)
 
