@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneformer.actions.plan import Plan
-from oneformer.errors import SpecError
+from oneformer.errors import SpecError, UserError
 from oneformer.runs import RunFolder, StatusLog, run_path
 from oneformer.runs.atomic import write_json, write_text
 from oneformer.spec.tree import to_dict
@@ -124,15 +124,14 @@ def chosen_split(dataset: DatasetSpec) -> str:
 
 def read_data(dataset: DatasetSpec, split: str, *, thorough: bool) -> tuple[LabelMap, list[Record]]:
     """Classes and records of the split; when `thorough`, a few files are opened as a check. Raises UserErrors."""
-    from oneformer.data.check import quick_check
+    from oneformer.data.check import read_checked
     from oneformer.data.files import raise_all
-    from oneformer.data.formats import read_records
-    from oneformer.data.labels import read_labels
 
-    labels = read_labels(dataset, splits=(split,))
-    records = read_records(dataset, split, labels)
-    raise_all(quick_check(dataset, {split: records}, labels) if thorough else [])
-    return labels, records
+    errors: list[UserError] = []
+    labels, records = read_checked(dataset, (split,), thorough=thorough, errors=errors)
+    raise_all(errors)
+    assert labels is not None
+    return labels, records[split]
 
 
 def labelled_tasks(tasks: tuple[str, ...], records: Sequence[Record], *, split: str) -> tuple[str, ...]:

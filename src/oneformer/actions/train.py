@@ -122,9 +122,8 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
 
 def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
     """Classes and records; every fault of data, devices and weights that shows before computing is raised at once."""
-    from oneformer.data.check import quick_check
-    from oneformer.data.formats import read_records
-    from oneformer.data.labels import check_num_classes, read_labels
+    from oneformer.data.check import read_checked
+    from oneformer.data.labels import check_num_classes
     from oneformer.model.weights.backbone import locate
     from oneformer.model.weights.pretrained import check_whole
     from oneformer.train.devices import choose_devices
@@ -139,23 +138,19 @@ def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
     if fresh and spec.train.pretrained_backbone:
         _tried(errors, partial(locate, spec.train.pretrained_backbone))
     splits = [s for s in ("train", "val") if s == "train" or getattr(spec.dataset, s).annotations]
-    labels = _tried(errors, lambda: read_labels(spec.dataset, splits=splits))
-    records: dict[str, list[Record]] = {"train": [], "val": []}
+    labels, records = read_checked(spec.dataset, splits, thorough=thorough, errors=errors)
     if labels:
         head = spec.model.sem_seg_head
         head.num_classes = head.num_classes or labels.num_classes
         _tried(errors, lambda: check_num_classes(labels, head.num_classes))
-        for split in splits:
-            records[split] = _tried(errors, partial(read_records, spec.dataset, split, labels)) or []
-        if thorough:
-            errors += quick_check(spec.dataset, records, labels)
         _tried(errors, lambda: _keep_to_labels(spec, records["train"]))
     if errors:
         raise errors[0] if len(errors) == 1 else UserErrors(errors)
     assert labels is not None
-    if not records["val"]:
+    val = records.get("val", [])
+    if not val:
         log.warning("dataset.val names no annotations: nothing is scored while training")
-    return _Data(labels, records["train"], records["val"])
+    return _Data(labels, records["train"], val)
 
 
 def _keep_to_labels(spec: ExperimentSpec, records: list[Record]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from oneformer.data.decode import MAX_MPX
 from oneformer.data.files import SHOWN, examples
 from oneformer.data.findings import ERROR, KEPT, KINDS, WARNING, Findings, ignore
-from oneformer.data.formats import iter_records
+from oneformer.data.formats import iter_records, log_warnings
 from oneformer.data.inspect import Inspector
 from oneformer.data.labels import SPLITS, LabelMap, collect_labels
 from oneformer.data.parallel import ordered
@@ -48,7 +48,7 @@ def check(
     records were looked at.
     """
     errors: list[UserError] = []
-    labels = collect_labels(dataset, errors=errors)
+    labels = collect_labels(dataset, errors=errors, used=False)
     findings.add_all(errors)
     tallies: dict[str, Tally] = {}
     if labels is None:
@@ -164,6 +164,29 @@ def _some(records: Sequence[Record], limit: int) -> list[Record]:
     """At most so many records, spread evenly."""
     count = min(limit, len(records))
     return [records[place * len(records) // count] for place in range(count)]
+
+
+def read_checked(
+    dataset: DatasetSpec, splits: Sequence[str], *, thorough: bool, errors: list[UserError]
+) -> tuple[LabelMap | None, dict[str, list[Record]]]:
+    """Classes and records of some splits before a run; every fault of theirs is added to `errors`.
+
+    When `thorough`, a bounded number of files is decoded too. What can be lived with is logged.
+    """
+    labels = collect_labels(dataset, splits=splits, errors=errors, used=False)
+    records: dict[str, list[Record]] = {split: [] for split in splits}
+    if labels is None:
+        return None, records
+    for split in splits:
+        warnings: list[DataError] = []
+        try:
+            records[split] = list(iter_records(dataset, split, labels, errors=errors, warnings=warnings))
+        except UserError as error:
+            errors += getattr(error, "errors", [error])
+        log_warnings(warnings)
+    if thorough:
+        errors += quick_check(dataset, records, labels)
+    return labels, records
 
 
 def quick_check(dataset: DatasetSpec, records: Mapping[str, Sequence[Record]], labels: LabelMap) -> list[UserError]:

@@ -102,8 +102,13 @@ def read_labels(dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS) -> Labe
     return labels
 
 
-def collect_labels(dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS, errors: list[UserError]) -> LabelMap | None:
-    """Like `read_labels`, but faults are added to `errors`; None when they leave no class table to go on with."""
+def collect_labels(
+    dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS, errors: list[UserError], used: bool = True
+) -> LabelMap | None:
+    """Like `read_labels`, but faults are added to `errors`; None when they leave no class table to go on with.
+
+    Without `used`, ids that annotations use and nobody declares are left to the reader, which tells their images.
+    """
     known = _Known({}, complete=bool(dataset.label_map))
     if dataset.label_map:
         try:
@@ -116,11 +121,11 @@ def collect_labels(dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS, erro
         known.classes = {c.category_id: (c, dataset.label_map) for c in read}
     for part in _parts(dataset, splits, errors):
         try:
-            listed, used = FORMATS[part.format].categories(part)
+            listed, ids = FORMATS[part.format].categories(part)
         except UserError as error:
             errors += getattr(error, "errors", [error])
             continue
-        _compare(part.annotations, _numbered(listed, known), used, known=known, errors=errors)
+        _compare(part.annotations, _numbered(listed, known), ids if used else set(), known=known, errors=errors)
     categories = [category for category, _ in known.classes.values()]
     if not categories:
         hint = "set dataset.label_map to a JSON list of {id, name, isthing}, or dataset.train.annotations"

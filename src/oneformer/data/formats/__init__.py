@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from oneformer.data.files import Faults, examples, raise_all
@@ -63,11 +63,16 @@ def read_records(dataset: DatasetSpec, split: str, labels: LabelMap) -> list[Rec
     errors: list[UserError] = []
     warnings: list[DataError] = []
     records = list(iter_records(dataset, split, labels, errors=errors, warnings=warnings))
+    log_warnings(warnings)
+    raise_all(errors)
+    return records
+
+
+def log_warnings(warnings: Iterable[DataError]) -> None:
+    """Log what can be lived with."""
     for warning in warnings:
         if warning.kind not in QUIET:
             logging.getLogger(__name__).warning("%s", warning.message)
-    raise_all(errors)
-    return records
 
 
 def iter_records(
