@@ -11,8 +11,8 @@ from torch import Tensor
 from loss.batches import CLASSES, random_decoded, random_target, some_points
 from loss.reference import best_pairs, cost_matrix
 from oneformer.data.sample import Target
-from oneformer.loss.match import CostWeights, Matches, _softplus_sum, match, pair_costs
-from oneformer.loss.points import read_target
+from oneformer.loss.match import CostWeights, Matches, _logits, _softplus_sum, match, pair_costs
+from oneformer.loss.points import Stencil, read_target
 from oneformer.model.decoder import Decoded
 
 WEIGHTS = CostWeights(2, 5, 5)
@@ -116,3 +116,17 @@ def test_what_a_query_says_about_void_does_not_matter() -> None:
     maps[0, 1, 5:] = -maps[0, 0, 5:]  # one map row beyond the border, for its neighbour reaches over
     costs = pair_costs(torch.full((1, 2, CLASSES + 1), 0.1), (torch.eye(2)[None], maps[0]), truth, weights=WEIGHTS)
     torch.testing.assert_close(costs[0, 0], costs[0, 1])
+
+
+@pytest.mark.parametrize("pixels_per_point", [0.2, 5.0])
+def test_logits_between_pixels_are_the_same_whichever_product_comes_first(pixels_per_point: float) -> None:
+    """Fewer pixels than places: masks first. More: the features are read first."""
+    torch.manual_seed(0)
+    embed, features = torch.randn(6, 256), torch.randn(256, 20, 25)
+    places = torch.rand(int(500 / pixels_per_point), 2)
+    stencil = Stencil.at(places, (20, 25))
+    maps = (embed @ features.flatten(1)).unflatten(1, (20, 25))
+    want = F.grid_sample(maps[None], 2 * places[None, None] - 1, align_corners=False)[0, :, 0].t()
+    parts = list(_logits(embed, features, stencil, step=64))
+    assert [start for start, _ in parts] == list(range(0, len(places), 64))
+    torch.testing.assert_close(torch.cat([x for _, x in parts]), want, rtol=1e-4, atol=1e-4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oneformer.model.deform import DeformableAttention, sample, sample_grid, token_centers
+from oneformer.model.deform import DeformableAttention, sample, sample_grid, short_softmax, token_centers
 from oneformer.model.deform_rows import sample_rows
 
 SIZES = ((2, 3), (5, 4), (7, 9))
@@ -59,6 +59,27 @@ def test_both_computations_agree_in_value_and_gradients(spread: float) -> None:
         found.append([out, *torch.autograd.grad(out, inputs, torch.linspace(-1, 1, out.numel()).view_as(out))])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+def test_values_of_half_precision_are_widened_and_get_a_gradient_of_theirs() -> None:
+    value, pixels, weights = problem()
+    value = value.bfloat16().requires_grad_()
+    found = [kernel(value, pixels, weights, SIZES) for kernel in (sample, sample_grid_of_float32)]
+    assert found[0].dtype == torch.float32
+    torch.testing.assert_close(found[0], found[1])
+    gradients = [torch.autograd.grad(out.square().sum(), value)[0] for out in found]
+    assert gradients[0].dtype == torch.bfloat16
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def sample_grid_of_float32(value: Tensor, *others: object) -> Tensor:
+    return sample_grid(value.float(), *others)
+
+
+def test_a_short_softmax_is_a_softmax() -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0], [100.0, -100.0, 0.0], [-1e4, -1e4, -1e4]], dtype=torch.float64)
+    torch.testing.assert_close(short_softmax(x), x.softmax(-1))
+    assert torch.autograd.gradcheck(short_softmax, torch.randn(4, 12, dtype=torch.float64, requires_grad=True))
 
 
 def test_samples_exactly_on_cells_and_borders_agree() -> None:

@@ -12,9 +12,9 @@ from oneformer.model.query import QueryInitialiser, TaskEmbedding, project_posit
 
 
 def test_projecting_axis_by_axis_equals_projecting_the_encoding() -> None:
-    weight = torch.randn(24, 16)
-    want = linear(sine_position(5, 7, 16, device=weight.device), weight)
-    torch.testing.assert_close(project_position(weight, (5, 7), turns=1.0)[0], want)
+    weight, bias = torch.randn(24, 16), torch.randn(24)
+    want = linear(sine_position(5, 7, 16, device=weight.device), weight, bias)
+    torch.testing.assert_close(project_position(weight, bias, (5, 7), turns=1.0)[0], want)
 
 
 def test_keys_and_values_equal_the_plain_products() -> None:

@@ -7,7 +7,7 @@ device in one copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from oneformer.loss.points import SampledTarget, at_least_float32, chunk
+from oneformer.loss.points import SampledTarget, Stencil, at_least_float32, chunk
 
 WORST_COST = 1e6
 """Stands for a cost that is no number: such a pair is matched only when nothing else is left."""
 
 FOLD = 64
 """Factors in 0.5..1 multiplied before one logarithm is taken: 2**-64 is far from float32's smallest number."""
+
+READING = 100
+"""Reading a logit from a map costs as much as this many multiplications of a product (two AVX512 cores, float32)."""
 
 TINY = 1e-6
 """Least divisor where nothing may be left to divide."""
@@ -111,28 +114,42 @@ class _PointSums(NamedTuple):
 def _point_sums(embed: Tensor, features: Tensor, target: SampledTarget, values: Tensor) -> _PointSums:
     """Factors (C, C') and (C', h, w) of C masks, truth (N, P) -> what mask and dice cost need, points in chunks.
 
-    Reading a mask between its pixels is linear, so the features are read there, once for all layers, and multiplied
-    after. With soft truth t, BCE(x, t) = softplus(x) - x t: one softplus per point and mask, and one product with the
-    truth.
+    With soft truth t, BCE(x, t) = softplus(x) - x t: one softplus per point and mask, and one product with the truth.
     """
-    table = at_least_float32(features).flatten(1).t().contiguous()  # (h*w, C')
-    project = embed.to(features.dtype).t()  # (C', C)
     known = target.known_part(0, target.num_match)
     weight = values.new_ones(1, values.shape[1]) if known is None else known[None].to(values.dtype)
     factors = torch.cat((weight, values))  # (1+N, P)
-    softplus = table.new_zeros(len(embed))
-    sigmoids = table.new_zeros(len(factors), len(embed))  # (1+N, C)
-    logits = table.new_zeros(len(values), len(embed))  # (N, C)
-    step = max(FOLD, chunk(table.device, len(embed)) // FOLD * FOLD)
-    for start in range(0, values.shape[1], step):
-        stop = min(start + step, target.num_match)
-        read = target.stencil.part(start, stop).rows(table)  # (p, C')
-        x = at_least_float32(read.to(features.dtype) @ project)  # (p, C)
+    softplus = values.new_zeros(len(embed))
+    sigmoids = values.new_zeros(len(factors), len(embed))  # (1+N, C)
+    logits = values.new_zeros(len(values), len(embed))  # (N, C)
+    step = max(FOLD, chunk(values.device, len(embed)) // FOLD * FOLD)
+    for start, x in _logits(embed, features, target.stencil.part(0, target.num_match), step=step):
+        stop = start + len(x)
         logits.addmm_(values[:, start:stop], x)
         probability = x.sigmoid()
         sigmoids.addmm_(factors[:, start:stop], probability)
         softplus += _softplus_sum(x, probability) if known is None else weight[0, start:stop] @ F.softplus(x)
     return _PointSums(softplus, sigmoids[0], logits, sigmoids[1:])
+
+
+def _logits(embed: Tensor, features: Tensor, stencil: Stencil, *, step: int) -> Iterator[tuple[int, Tensor]]:
+    """Factors of C masks -> their logits at the places of a stencil: pairs of a first place and (at most step, C).
+
+    Reading a map between its pixels is linear, so the product of the factors may come before or after. With fewer
+    pixels than places it comes before, with more of them after: then ten layers' masks are never computed as maps.
+    """
+    table = at_least_float32(features).flatten(1).t().contiguous()  # (h*w, C')
+    project = embed.to(features.dtype).t()  # (C', C)
+
+    def multiply(rows: Tensor) -> Tensor:
+        return at_least_float32(rows.to(features.dtype) @ project)
+
+    maps_first = len(table) * len(project) + READING * len(stencil) < len(stencil) * len(project)
+    if maps_first:
+        table = multiply(table)  # (h*w, C)
+    for start in range(0, len(stencil), step):
+        rows = stencil.part(start, start + step).rows(table)
+        yield start, rows if maps_first else multiply(rows)
 
 
 def _softplus_sum(x: Tensor, probability: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class Corners:
         return torch.cat((top.sub_(top_right), top_right, bottom.sub_(bottom_right), bottom_right), dim=1)
 
     def gradients(self, dots: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Products (N, 4s) of the corner values with the gradient, weights (N, s) -> gradients of pixels and weights."""
+        """Products (N, 4s) of corner values and gradient, weights (N, s) -> gradients of pixels and weights."""
         top_left, top_right, bottom_left, bottom_right = dots.chunk(4, dim=1)
         top_slope, bottom_slope = top_right - top_left, bottom_right - bottom_left
         top = top_left + self.fx * top_slope
@@ -162,7 +162,7 @@ def bordered(value: Tensor, sizes: Sizes, dtype: torch.dtype) -> Tensor:
     The zero column of the next row serves as the right border. A few rows at the end keep the last corner inside.
     """
     batch, _, heads, d = value.shape
-    starts, total = level_starts(sizes)
+    _, total = level_starts(sizes)
     slack = max(w for _, w in sizes) + 3
     table = value.new_zeros((batch * total + slack) * heads, d, dtype=dtype)
     for part, inner in zip(split(value, sizes), insides(table, value.shape, sizes), strict=True):

@@ -107,9 +107,10 @@ class QueryInitialiser(nn.Module):
             return F.linear(tokens + position, wk, bk), F.linear(tokens, wv, bv)
         weight = self.input_proj.weight.flatten(1)  # (C, C')
         assert self.input_proj.bias is not None
-        k = F.linear(pixels, wk @ weight, bk + wk @ self.input_proj.bias) + project_position(wk, size, turns=self.turns)
-        v = project_position(wv, size, turns=self.turns) + bv
-        return k, v.expand(pixels.shape[0], -1, -1).to(k.dtype)
+        k = F.linear(pixels, wk @ weight)  # (B, h*w, C)
+        k = k + project_position(wk, bk + wk @ self.input_proj.bias, size, turns=self.turns).to(k.dtype)
+        v = project_position(wv, bv, size, turns=self.turns).to(k.dtype)
+        return k, v.expand(pixels.shape[0], -1, -1)
 
 
 class MemoryLayer(nn.Module):
@@ -137,9 +138,9 @@ class MemoryLayer(nn.Module):
         return self.norm2(x + self.dropout(self.ffn(x)))
 
 
-def project_position(weight: Tensor, size: tuple[int, int], *, turns: float) -> Tensor:
-    """`sine_position(*size) @ weight.T`, (1, h*w, C), from its two axes."""
+def project_position(weight: Tensor, bias: Tensor, size: tuple[int, int], *, turns: float) -> Tensor:
+    """`sine_position(*size) @ weight.T + bias`, (1, h*w, C), from its two axes."""
     half = weight.shape[1] // 2
-    y = F.linear(sine_axis(size[0], half, device=weight.device, turns=turns), weight[:, :half])  # (h, C)
+    y = F.linear(sine_axis(size[0], half, device=weight.device, turns=turns), weight[:, :half], bias)  # (h, C)
     x = F.linear(sine_axis(size[1], half, device=weight.device, turns=turns), weight[:, half:])  # (w, C)
     return (y[:, None] + x).flatten(0, 1).unsqueeze(0)

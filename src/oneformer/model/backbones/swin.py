@@ -20,7 +20,7 @@ from oneformer.model.backbones.common import (
     pad_to_multiple,
 )
 from oneformer.model.backbones.windows import Windows, relative_index, windows
-from oneformer.model.layers import DropPath, recompute
+from oneformer.model.layers import DropPath, mix, recompute
 
 if TYPE_CHECKING:
     from oneformer.spec.backbone import BackboneSpec, SwinSpec
@@ -177,9 +177,8 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(x).index_select(1, where.order)  # (B, windows*N, 3C)
         q, k, v = qkv.view(batch * where.count, -1, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self.bias(where, batch, q.dtype), dropout_p=dropout, scale=self.scale
-        )  # (B*windows, heads, N, C/heads)
+        bias = self.bias(where, batch, q.dtype)
+        mixed = mix(q, k, v, mask=bias, dropout=dropout, scale=self.scale)  # (B*windows, heads, N, C/heads)
         mixed = mixed.transpose(1, 2).reshape(batch, -1, dim).index_select(1, where.place)  # (B, h*w, C)
         return self.proj_drop(self.proj(mixed))
 
