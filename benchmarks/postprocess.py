@@ -1,28 +1,30 @@
 """Network outputs -> results at the photo's size: time of ours and of Hugging Face transformers, in turn, as a ratio.
 
-    .venv/bin/python benchmarks/postprocess.py [--rounds 5] [--threads 2]
+    python benchmarks/postprocess.py [--rounds 5] [--one-thread]
 
 Q=150 queries, K=133 classes, 160x160 masks of a 640x640 input that holds a 640x480 photo in its upper 480 rows. Two
-kinds of
-outputs: `undecided` (an untrained network: every query spreads over all classes, the worst case) and `decided` (a
-    trained one: twenty
-confident segments, the other queries "no object"). transformers resizes class scores (semantic) or keeps no crop of
-the padding, so the results differ (see tests/segments for ours against the published rule); what is compared is the
-time to get one.
+kinds of outputs: `undecided` (an untrained network: every query spreads over all classes, the worst case) and `decided`
+(a trained one: twenty confident segments, the other queries "no object"). transformers resizes class scores (semantic)
+or keeps no crop of the padding, so the results differ (see tests/segments for ours against the published rule); what is
+compared is the time to get one.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from transformers.models.oneformer import image_processing_pil_oneformer as module
 
+from _command import parser, run
+from _measure import in_turn
+from _report import Row
 from oneformer.segments import Rules, encoded_instances, instances, panoptic, semantic_map
 
 Q, K, SIDE = 150, 133, 160
@@ -42,12 +44,8 @@ def outputs(kind: str) -> tuple[Tensor, Tensor]:
     return classes, masks
 
 
-def peer() -> object | None:
-    """transformers' image processor without its constructor, which would fetch class names; None when not installed."""
-    try:
-        from transformers.models.oneformer import image_processing_pil_oneformer as module
-    except ImportError:
-        return None
+def peer() -> Any:
+    """transformers' image processor without its constructor, which would fetch class names."""
     if not hasattr(module, "tvF"):
         # Its resize is torchvision's. Without torchvision, torch's own stands in, without the antialiasing that
         # torchvision would add: the faster of the two, so the peer is not put at a disadvantage.
@@ -61,59 +59,49 @@ def peer() -> object | None:
     return processor
 
 
-def tasks(classes: Tensor, masks: Tensor, processor: object | None) -> dict[str, tuple[Callable, Callable | None]]:
+def tasks(classes: Tensor, masks: Tensor, processor: Any) -> dict[str, tuple[Callable, Callable]]:
     """Per task, our function and the peer's."""
     rules = Rules(tuple(i < THINGS for i in range(K)), object_mask_threshold=0.5, overlap_threshold=0.8, topk=100)
-    theirs: dict[str, Callable] = {}
-    if processor is not None:
-        batch = SimpleNamespace(class_queries_logits=classes[None], masks_queries_logits=masks[None])
-        target = {"target_sizes": [SIZES["original_size"]]}
-        theirs = {
-            "semantic": lambda: processor.post_process_semantic_segmentation(batch, **target),
-            "panoptic": lambda: processor.post_process_panoptic_segmentation(
-                batch, label_ids_to_fuse=set(range(THINGS, K)), **target
-            ),
-            "instance": lambda: processor.post_process_instance_segmentation(
-                batch, task_type="panoptic", is_demo=False, **target
-            ),
-        }
+    batch = SimpleNamespace(class_queries_logits=classes[None], masks_queries_logits=masks[None])
+    target = {"target_sizes": [SIZES["original_size"]]}
+    theirs = {
+        "semantic": lambda: processor.post_process_semantic_segmentation(batch, **target),
+        "panoptic": lambda: processor.post_process_panoptic_segmentation(
+            batch, label_ids_to_fuse=set(range(THINGS, K)), **target
+        ),
+        "instance": lambda: processor.post_process_instance_segmentation(
+            batch, task_type="panoptic", is_demo=False, **target
+        ),
+    }
     ours = {
         "semantic": lambda: semantic_map(classes, masks, **SIZES),
         "panoptic": lambda: panoptic(classes, masks, **SIZES, rules=rules),
         "instance": lambda: instances(classes, masks, **SIZES, rules=rules),
     }
-    pairs: dict[str, tuple[Callable, Callable | None]] = {t: (ours[t], theirs.get(t)) for t in ours}
-    pairs["instance as RLE"] = (lambda: encoded_instances(classes, masks, **SIZES, rules=rules), theirs.get("instance"))
+    pairs = {task: (ours[task], theirs[task]) for task in ours}
+    pairs["instance as RLE"] = (lambda: encoded_instances(classes, masks, **SIZES, rules=rules), theirs["instance"])
     return pairs
 
 
-def milliseconds(functions: list[Callable], rounds: int) -> list[float]:
-    """Median processor time of each, run in turn; processor time, because other programs share the machine."""
-    spent: list[list[float]] = [[] for _ in functions]
-    for i in range(rounds + 1):
-        for times, function in zip(spent, functions, strict=True):
-            start = time.process_time()
-            function()
-            if i > 0:  # the first round warms up
-                times.append(1e3 * (time.process_time() - start))
-    return [statistics.median(times) for times in spent]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="post-processing: ours against transformers")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def measure(options: argparse.Namespace) -> list[Row]:
+    """Every task on both kinds of outputs, and the three tasks together."""
     processor = peer()
-    print(f"{'outputs':<10} {'task':<16} {'ours ms':>8} {'HF ms':>8} {'ours / HF':>10}")
+    rows = []
     for kind in ("decided", "undecided"):
-        for task, (ours, theirs) in tasks(*outputs(kind), processor).items():
-            functions = [ours] if theirs is None else [ours, theirs]
-            times = milliseconds(functions, args.rounds)
-            rest = f"{times[1]:>8.0f} {times[0] / times[1]:>10.2f}" if theirs is not None else f"{'-':>8} {'-':>10}"
-            print(f"{kind:<10} {task:<16} {times[0]:>8.0f} {rest}")
+        pairs = tasks(*outputs(kind), processor)
+        three = [pairs[task] for task in ("semantic", "panoptic", "instance")]
+        pairs["three tasks"] = tuple(partial(all_of, [pair[side] for pair in three]) for side in (0, 1))
+        for task, (ours, theirs) in pairs.items():
+            times = in_turn({"ours": ours, "theirs": theirs}, rounds=options.rounds)
+            rows.append(Row(f"{task}, {kind}", times["ours"], times["theirs"]))
+    return rows
+
+
+def all_of(functions: list[Callable]) -> None:
+    """One after the other."""
+    for function in functions:
+        function()
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, parser(__doc__, rounds=5).parse_args())
