@@ -47,6 +47,7 @@ class GraphEngine(ABC):
         height, width = sides[:2] if about.embed_preprocess else sides[1:]
         self.path = path
         self.about = about
+        self.ports = ports
         self.batch_size = batch
         self.labels: LabelMap = about.labels
         self.info: EngineInfo = replace(about.info, input_size=(height, width) if height and width else None)
@@ -65,6 +66,11 @@ class GraphEngine(ABC):
     @abstractmethod
     def run(self, images: Tensor, task_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The graph itself: as many images and token rows as it takes -> class and mask logits."""
+
+    @property
+    def told(self) -> str:
+        """Inputs and outputs in words."""
+        return f"takes {_told(self.ports.inputs)}\ngives {_told(self.ports.outputs)}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path.name}, {self.device}, {self.precision})"

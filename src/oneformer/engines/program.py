@@ -11,6 +11,7 @@ from torch import Tensor
 from oneformer.engines.about import INPUTS, OUTPUTS, read_about
 from oneformer.engines.base import Options
 from oneformer.engines.graph import Dims, GraphEngine, Ports
+from oneformer.engines.onnxruntime import first_line
 from oneformer.engines.program_check import description
 from oneformer.engines.torch import chosen_device
 from oneformer.errors import CheckpointError, UserError
@@ -62,7 +63,10 @@ class ProgramEngine(GraphEngine):
 
     @torch.inference_mode()
     def run(self, images: Tensor, task_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        classes, masks = self.module(images.to(self._device), task_tokens.to(self._device))
+        try:
+            classes, masks = self.module(images.to(self._device), task_tokens.to(self._device))
+        except RuntimeError as error:  # a size below what the trace allows, or no memory
+            raise UserError(f"the program failed: {first_line(error)}", where=str(self.path), exit_code=1) from error
         return classes, masks
 
 

@@ -28,7 +28,7 @@ RECORDS = re.compile(
 GRAPH, CONFIGS = "/models/model.json", "_config.json"
 SAMPLES, DESCRIPTION = "/data/sample_inputs/model.pt", f"/extra/{KEY}"
 WORD = re.compile(r"[\w.+:-]*")
-NAME = re.compile(r"[\w.]*")
+NAME = re.compile(r"[\w.]*|\d+\*[su]\d+")  # the second: a size in steps, under range_constraints
 TARGET = re.compile(
     r"torch\.ops\.aten\.\w+\.\w+|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge)"
     r"|torch\.sym_(max|min|float|int|not|ite)|math\.(floor|ceil|trunc)"
@@ -36,8 +36,9 @@ TARGET = re.compile(
 # What sizes are written with: sympy's own form of integer arithmetic.
 EXPRESSION = re.compile(
     r"(Symbol|Integer|Rational|Float|Add|Mul|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|IntTrueDiv|FloatTrueDiv|Max|Min"
-    r"|Equality|Unequality|StrictLessThan|StrictGreaterThan|LessThan|GreaterThan|positive|nonnegative|integer|finite"
-    r"|true|false|True|False|precision|'[su]\d+'|'-?[\d.]+'|\d+|[(),=\s*+-])*"
+    r"|ToFloat|TruncToInt|RoundToInt|Equality|Unequality|StrictLessThan|StrictGreaterThan|LessThan|GreaterThan"
+    r"|positive|nonnegative|integer|finite|true|false|True|False|precision"
+    r"|'[su]\d+'|'-?[\d.]+(e[+-]?\d+)?'|\d+|[(),=\s*+-])*"
 )
 CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", None}
 MOST_JSON = 2**28  # bytes of the graph's text: Swin-L has 2**24

@@ -35,7 +35,8 @@ def windows(height: int, width: int, window: int, *, shift: int, device: torch.d
     The two axes are laid out apart and then joined. Nothing here depends on the values of height and width, so that a
     traced graph can leave them open; then windows always count as overhanging.
     """
-    down, across = -(-height // window), -(-width // window)  # windows
+    # Counted without negative numbers: in an exported graph these are rounded the other way.
+    down, across = (height + window - 1) // window, (width + window - 1) // window
     rows, columns = (axis(n, window, shift, device) for n in (down, across))  # (down, N'), (across, N')
     y, x = rows[:, None, :, None], columns[None, :, None, :]
     inside = ((y < height) & (x < width)).long()  # (down, across, N', N')
@@ -55,13 +56,14 @@ def windows(height: int, width: int, window: int, *, shift: int, device: torch.d
 
 def axis(count: int, window: int, shift: int, device: torch.device) -> Tensor:
     """Along one axis: which position stands at each place of each window, (count, N')."""
-    at = torch.arange(count, device=device)[:, None] * window + torch.arange(window, device=device)
-    return (at + shift) % (count * window)
+    at = torch.arange(count, device=device)[:, None] * window + torch.arange(window, device=device) + shift
+    return at - (at >= count * window).long() * (count * window)  # wrapped around
 
 
 def places(length: int, count: int, window: int, shift: int, device: torch.device) -> Tensor:
     """Along one axis: the window of each position and its place there, (2, length)."""
-    at = (torch.arange(length, device=device) - shift) % (count * window)
+    at = torch.arange(length, device=device) - shift
+    at = at + (at < 0).long() * (count * window)  # wrapped around
     return torch.stack((at.div(window, rounding_mode="floor"), at % window))
 
 
