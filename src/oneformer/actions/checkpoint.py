@@ -109,10 +109,12 @@ def convert(source: str, target: str, **wishes: Any) -> Converted:
 def target_kind(wish: Conversion, found: Found) -> str:
     """What to write: what the user said, or what the target's ending says. Raises UserError when that is not clear."""
     path = Path(wish.target)
+    is_file = path.suffix in ENDINGS and path.suffix != ""
+    if wish.to == "hf" and is_file:
+        raise UserError("Hugging Face's kind is a folder, not a file", where=wish.target, hint="name a folder")
+    if wish.to in ("ours", "shi") and (not path.suffix or path.is_dir()):
+        raise UserError("a file needs an ending", where=wish.target, hint="such as .pth, or .pkl for SHI-Labs")
     if wish.to:
-        if (wish.to == "hf") != (path.suffix == "" or path.is_dir()):
-            what = "Hugging Face's kind is a folder, not a file" if wish.to == "hf" else "a file needs an ending"
-            raise UserError(what, where=wish.target, hint="a folder has no ending; files end in .pth or .pkl")
         return wish.to
     kind = "hf" if path.is_dir() else ENDINGS.get(path.suffix)
     if kind is None:
@@ -200,10 +202,16 @@ def write_shi(info: CheckpointInfo, path: Path) -> None:
 
 def write_hf(info: CheckpointInfo, folder: Path) -> None:
     """A Hugging Face folder, there as a whole or not at all; one that stands there is replaced."""
+    from oneformer.model.weights.hf_folder import is_hf
     from oneformer.model.weights.hf_write import write_hf_folder
 
     if folder.is_file():
         raise UserError("a file stands where the folder shall be", where=str(folder))
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    if there and not (is_hf(folder) and all(path.is_file() for path in there)):
+        raise UserError(
+            "the folder holds other things than a model", where=str(folder), hint="name a new folder, or an empty one"
+        )
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:

@@ -353,6 +353,7 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(
 ) -> None:
     target = tmp_path / "folder"
     target.mkdir()
+    (target / "config.json").write_text("old")
     (target / "old.txt").write_text("old")
 
     def full(*_args: Any, **_kwargs: Any) -> None:
@@ -364,10 +365,22 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(
             convert(str(ours), str(target), overwrite=True)
     assert error.value.exit_code == 1
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-    assert [p.name for p in target.iterdir()] == ["old.txt"]
+    assert sorted(p.name for p in target.iterdir()) == ["config.json", "old.txt"]
     convert(str(ours), str(target), overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
     assert not (target / "old.txt").exists()
+
+
+def test_a_folder_with_anything_else_in_it_is_left_alone(tmp_path: Path, ours: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    for folder in (tmp_path, tmp_path / "photos"):
+        (folder / "mine.jpg").write_text("precious")
+        with pytest.raises(UserError, match="other things than a model"):
+            convert(str(ours), str(folder), overwrite=True)
+        assert (folder / "mine.jpg").read_text() == "precious"
+    convert(str(ours), str(tmp_path / "model_v1.0"), to="hf")
+    assert (tmp_path / "model_v1.0" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

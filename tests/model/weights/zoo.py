@@ -32,6 +32,19 @@ class Evil:
         return os.mkdir, (self.mark,)
 
 
+class Sneaky:
+    """A small tensor that changes its shape once it has been checked."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        import torch
+
+        make, arguments = torch.ones(1).__reduce_ex__(2)[:2]
+        return make, arguments, self.state
+
+
 @dataclass(frozen=True)
 class Beast:
     """A hostile file or folder."""
@@ -166,6 +179,12 @@ def tensors(folder: Path) -> Iterator[Beast]:
         )
         torch.save({"model": {"w": tensor}}, folder / f"{name}_old.pth", _use_new_zipfile_serialization=False)
         yield Beast(folder / f"{name}_old.pth", "larger than what the file holds")
+    for name, state in (
+        ("sneaky", {"_place": ((HUGE,), (0,), 0), "shape": (HUGE,)}),
+        ("slots", (None, {"_place": ((HUGE,), (0,), 0)})),
+    ):
+        torch.save({"model": {"w": Sneaky(state)}}, folder / f"{name}.pth")
+        yield Beast(folder / f"{name}.pth", "broken or cut short")
     raw = pickle.dumps({"model": {"w": np.zeros(3, np.float32)}}, protocol=2)
     small, large = b"K\x03\x85", b"\x8a\x05" + HUGE.to_bytes(5, "little") + b"\x85"
     assert small in raw

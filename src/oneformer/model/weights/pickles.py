@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pickle
 import pickletools
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from oneformer.errors import CheckpointError
 from oneformer.model.weights.archive import Archive, is_zip
-from oneformer.model.weights.stored import STORAGES, NumpyType, Stored, StoredArray, from_buffer, rebuilt
+from oneformer.model.weights.stored import STORAGES, NumpyType, Sealed, Stored, StoredArray, from_buffer, rebuilt
 
 MOST_PICKLE = 1 << 28  # bytes of structure in a zip file, tensors not counted; the largest seen are below 1 MiB
 # Programs whose objects may lie beside the weights. They are never made: a stand-in keeps what they were given.
@@ -68,8 +68,8 @@ class Reader(pickle.Unpickler):
     """An unpickler without power.
 
     Unpickling calls what the file names, so a file can run any code it can name. This one hands out nothing of theirs:
-    `find_class` knows a few functions of ours that note where a tensor lies, two dictionaries, and stand-ins for
-    objects of known programs; any other name is refused before anything is called.
+    `find_class` knows a few functions of ours that note where a tensor lies, a dictionary, and stand-ins for objects of
+    known programs; any other name is refused before anything is called.
     """
 
     def __init__(self, file: IO[bytes], *, where: Path, archive: Archive | None = None) -> None:
@@ -100,6 +100,23 @@ class Reader(pickle.Unpickler):
         return self.archive.storage(pid)
 
 
+class Table(dict[Any, Any]):
+    """In the place of an ordered dictionary; what a file hangs on it besides entries is let go."""
+
+    def __setstate__(self, state: Any) -> None:
+        """torch keeps versions of modules there."""
+
+
+@dataclass(frozen=True)
+class Maker(Sealed):
+    """A function of ours that a file may call."""
+
+    make: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.make(*args)
+
+
 def parameter(data: Any, *_more: Any) -> Any:
     """A parameter is its tensor."""
     return data
@@ -117,19 +134,19 @@ def encoded(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "defaultdict"): lambda *_factory: {},
-    ("_codecs", "encode"): encoded,
-    ("builtins", "bytes"): no_bytes,
-    ("__builtin__", "bytes"): no_bytes,
-    ("torch._utils", "_rebuild_tensor_v2"): rebuilt,
-    ("torch._utils", "_rebuild_parameter"): parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): parameter,
+KNOWN: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): Table,
+    ("collections", "defaultdict"): Maker(lambda *_factory: Table()),
+    ("_codecs", "encode"): Maker(encoded),
+    ("builtins", "bytes"): Maker(no_bytes),
+    ("__builtin__", "bytes"): Maker(no_bytes),
+    ("torch._utils", "_rebuild_tensor_v2"): Maker(rebuilt),
+    ("torch._utils", "_rebuild_parameter"): Maker(parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): Maker(parameter),
     ("numpy", "ndarray"): StoredArray,
     ("numpy", "dtype"): NumpyType,
     **{(module, "_reconstruct"): StoredArray for module in NUMPY},
-    **{(module, "_frombuffer"): from_buffer for module in NUMPY_BUFFERS},
+    **{(module, "_frombuffer"): Maker(from_buffer) for module in NUMPY_BUFFERS},
 }
 TORCH_VALUES = (
     "Size", "device", "float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool",

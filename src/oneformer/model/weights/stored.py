@@ -33,8 +33,15 @@ CODES: dict[str, torch.dtype] = {
 }  # fmt: skip
 
 
+class Sealed:
+    """What a file may refer to but not change: a pickle can put any attributes into an object that does not refuse."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("the file wants to change how it is read")
+
+
 @dataclass(frozen=True)
-class Storage:
+class Storage(Sealed):
     """A run of bytes in a file."""
 
     read: Callable[[], Tensor]
@@ -45,7 +52,7 @@ class Storage:
     """The numbers they hold."""
 
 
-class Stored:
+class Stored(Sealed):
     """A tensor that is still in its file: `shape` and `dtype` are known, `tensor()` reads it.
 
     Raises:
