@@ -15,12 +15,12 @@ PHOTOS = ("000000000072.jpg", "000000000073.jpg", "000000000086.jpg", "000000000
 RECIPE = (
     "preset=swin_t", "model.backbone.swin.drop_path_rate=0", "model.one_former.dropout=0",
     "model.one_former.train_num_points=3136",
-    "dataset.augmentation.train_resize=shortest_edge", "dataset.augmentation.train_min_size=[192]",
-    "dataset.augmentation.train_max_size=256", "dataset.augmentation.train_crop_size=[256,256]",
-    "dataset.augmentation.test_min_size=192", "dataset.augmentation.test_max_size=256",
+    "dataset.augmentation.train_resize=shortest_edge", "dataset.augmentation.train_min_size=[160]",
+    "dataset.augmentation.train_max_size=224", "dataset.augmentation.train_crop_size=[224,224]",
+    "dataset.augmentation.test_min_size=160", "dataset.augmentation.test_max_size=224",
     "dataset.augmentation.flip_prob=0", "dataset.augmentation.color_jitter_prob=0",
-    "dataset.train.batch_size=4", "dataset.train.num_workers=0", "dataset.val.num_workers=0",
-    "train.accelerator=cpu", "train.num_epochs=400", "train.validation_interval=100", "train.keep_checkpoints=1",
+    "dataset.train.batch_size=2", "dataset.train.num_workers=0", "dataset.val.num_workers=0",
+    "train.accelerator=cpu", "train.num_epochs=480", "train.validation_interval=120", "train.keep_checkpoints=0",
     "train.optim.lr=2e-4", "train.optim.backbone_multiplier=1.0", "train.optim.warmup_iters=20",
     "train.optim.lr_scheduler=cosine",
 )  # fmt: skip
