@@ -3,8 +3,8 @@
     python benchmarks/run.py [NAME ...] [--rounds N] [--one-thread] [--update]
 
 Ours and the peer are measured in the same run; only their ratio is kept. benchmarks/results.json holds the ratios by
-hardware; a ratio more than 15 % above the one stored for this hardware is measured a second time, and fails the run
-when it stays. `--update` stores this run's ratios instead of comparing.
+hardware and threads; a ratio more than 15 % above the one stored is measured a second time, and fails the run when it
+stays. `--update` stores this run's ratios instead of comparing.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from _report import Row, Stored, better, load, table, write_section
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 RESULTS = HERE / "results.json"
-OTHERS = ("run", "transfer")  # no speed is measured there
-NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in OTHERS and not path.stem.startswith("_"))
+NAMES = ("forward", "train_step", "losses", "deform", "postprocess", "startup")  # those that need no data
 
 
 def main() -> int:
     """Run, write, compare; 1 when a benchmark broke or a ratio got worse."""
     options = arguments()
-    machine, stored = hardware(), Stored(RESULTS)
+    machine, stored = hardware() + (", one thread" if options.one_thread else ""), Stored(RESULTS)
     load_average = os.getloadavg()[0]
     if load_average > 0.5 and not options.one_thread:
         print(f"other programs use this machine (load {load_average:.1f}); --one-thread measures processor time")

@@ -45,4 +45,4 @@ def measure(options: argparse.Namespace) -> list[Row]:
 
 
 if __name__ == "__main__":
-    run(measure, parser(__doc__, rounds=5).parse_args())
+    run(measure, parser(__doc__, rounds=3).parse_args())
