@@ -132,7 +132,7 @@ DATA: dict[str, tuple[Callable[[Bench], Any], tuple[str, ...]]] = {
     ),
     "class outside the label map": (
         lambda b: b.edit(lambda c: SECOND["segments"](c)[0].update(category_id=99)),
-        ("annotations.json", "category that is not in the label map: id 99"),
+        ("annotations.json", "a category is not in the label map: id 99"),
     ),
     "no annotations at all": (
         lambda b: b.edit(lambda c: c.update(images=[], annotations=[])),

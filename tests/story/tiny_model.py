@@ -27,8 +27,13 @@ TINY = [
 
 
 def write_tiny_checkpoint(path: Path, *words: str, labels: LabelMap = LABELS) -> Path:
-    """Random weights (the same each time) with everything a reader needs."""
-    spec = load_spec(None, [*TINY, *words], action="train")
+    """A checkpoint of the tiny network."""
+    return write_random_checkpoint(path, *TINY, *words, labels=labels)
+
+
+def write_random_checkpoint(path: Path, *words: str, labels: LabelMap) -> Path:
+    """Random weights (the same each time) with everything a reader needs, for the network that `words` describe."""
+    spec = load_spec(None, list(words), action="train")
     torch.manual_seed(0)
     model = build_model(spec.model)
     with torch.no_grad():  # class scores of random weights are alike; pull them apart so that segments appear

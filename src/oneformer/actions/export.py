@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneformer.actions.plan import Plan
-from oneformer.errors import SpecError, WorkError
+from oneformer.errors import CheckpointError, SpecError, WorkError
 from oneformer.runs import RunFolder, StatusLog, run_path
 from oneformer.runs.atomic import write_json
 from oneformer.spec.tree import to_dict
@@ -121,6 +121,7 @@ def check_request(spec: ExperimentSpec, target: Path) -> Path:
     """What can be said before anything is opened: a checkpoint that is there, a fitting ending, devices. Returns it."""
     from oneformer.engines.open import checked_kind, chosen_engine
     from oneformer.export.files import ENDINGS
+    from oneformer.model.weights.load import beside
 
     section = spec.export
     if not section.checkpoint:
@@ -130,6 +131,8 @@ def check_request(spec: ExperimentSpec, target: Path) -> Path:
             hint="set export.checkpoint=results/train/oneformer_model_best.pth",
         )
     checkpoint = checked_kind(section.checkpoint)
+    if not checkpoint.exists():
+        raise CheckpointError("the weight file does not exist", where=str(checkpoint), hint=beside(checkpoint.parent))
     if chosen_engine(checkpoint, "auto") != "torch":
         raise SpecError("the file is an export already", where="export.checkpoint", hint="name a checkpoint (.pth)")
     wanted = ENDINGS[section.format]
@@ -199,7 +202,10 @@ def compare_draft(spec: ExperimentSpec, reference: TorchEngine, draft: Path) -> 
     section = spec.export
     precision = "auto" if section.format == "onnx" else "fp32"  # an ONNX file computes in what is in it
     device = str(reference.device) if section.format == "torch" else "cpu"
-    engine = open_engine(draft, precision=precision, device=device)
+    try:
+        engine = open_engine(draft, precision=precision, device=device)
+    except CheckpointError as error:  # of a file that we have just written
+        raise WorkError(f"the exported file cannot be opened again: {error.what}", where=draft.name) from error
     assert isinstance(engine, GraphEngine)
     images = choose_images(spec, engine.info, engine.labels)
     log.info("comparing %s with the checkpoint on %s", draft.name, images.source)

@@ -110,13 +110,14 @@ def collect_labels(
     Without `used`, ids that annotations use and nobody declares are left to the reader, which tells their images.
     """
     known = _Known({}, complete=bool(dataset.label_map))
+    before = len(errors)  # faults of other parts of the request say nothing about the classes
     if dataset.label_map:
         try:
             read = parse_categories(dataset.label_map, read_label_map(dataset.label_map), errors)
         except DataError as error:
             errors.append(error)
             return None
-        if errors:  # comparing with half a label map would only hide its faults
+        if len(errors) > before:  # comparing with half a label map would only hide its faults
             return None
         known.classes = {c.category_id: (c, dataset.label_map) for c in read}
     for part in _parts(dataset, splits, errors):
@@ -130,7 +131,7 @@ def collect_labels(
     if not categories:
         hint = "set dataset.label_map to a JSON list of {id, name, isthing}, or dataset.train.annotations"
         what = "no classes are known: there is no label map, and no annotation file that lists them"
-        if not errors:
+        if len(errors) == before:
             errors.append(DataError(what, where="dataset.label_map", hint=hint, kind="label_map"))
         return None
     if not dataset.contiguous_id:

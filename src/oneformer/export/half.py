@@ -25,7 +25,7 @@ def halve(model: Any) -> Any:
             continue
         for place, value in enumerate(node.inputs):
             if value is not None:
-                node.replace_input_with(place, _halved(value, node, stored))
+                node.replace_input_with(place, _halved(value, node, f"{node.name}/half_{place}", stored))
         (result,) = node.outputs
         back = ir.node("Cast", [result], {"to": ir.DataType.FLOAT}, name=f"{node.name}/float")
         back.outputs[0].shape, back.outputs[0].type = result.shape, ir.TensorType(ir.DataType.FLOAT)
@@ -37,13 +37,13 @@ def halve(model: Any) -> Any:
     return model
 
 
-def _halved(value: Any, node: Any, stored: dict[str, Any]) -> Any:
+def _halved(value: Any, node: Any, name: str, stored: dict[str, Any]) -> Any:
     """The value in float16: a weight once for all its users, anything else by a conversion before the node."""
     import numpy as np
     import onnx_ir as ir
 
     if value.const_value is None or value.name not in node.graph.initializers:
-        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT16}, name=f"{node.name}/half")
+        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT16}, name=name)
         cast.outputs[0].shape, cast.outputs[0].type = value.shape, ir.TensorType(ir.DataType.FLOAT16)
         node.graph.insert_before(node, cast)
         return cast.outputs[0]
