@@ -1,1 +1,0 @@
-"""A checkpoint -> a graph file that computes the same, and the proof that it does."""
