@@ -46,13 +46,13 @@ def main() -> int:
             print("slower than stored: once more, to be sure", flush=True)
             rows = better(rows, measure(name, common) or rows)
             complaints += stored.regressions(machine, name, rows)
+        if options.update:  # at once: what follows may be interrupted
+            stored.update(machine, {name: rows}, {"date": today(), "versions": versions()})
         found[name] = rows
         command = " ".join(["python", f"benchmarks/{name}.py", *common])
         about = f"`{command}` on {machine}; {versions()}; {today()}; load {load_average:.1f} at the start."
         write_section(DOCUMENT, name, [about, "", *table(rows)])
-    if options.update:
-        stored.update(machine, found, {"date": today(), "versions": versions()})
-    elif not any(stored.ratios(machine, name) for name in found):
+    if not any(stored.ratios(machine, name) for name in found):
         print(f"\nno ratios are stored for {machine}: nothing was compared; --update stores these")
     for line in complaints:
         print(f"FAILED: {line}")
