@@ -29,9 +29,8 @@ def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
 def run(measure: Callable[[argparse.Namespace], Sequence[Row]], options: argparse.Namespace) -> None:
     """Measure, print the table, write the rows."""
     torch.set_num_threads(1 if options.one_thread else os.cpu_count() or 1)  # whatever the environment says
-    load = os.getloadavg()[0]
     rows = measure(options)
-    print(f"{hardware()}; {torch.get_num_threads()} threads; {versions()}; {today()}; load {load:.1f} at the start")
+    print(f"{hardware()}; {torch.get_num_threads()} threads; {versions()}; {today()}")
     print("\n".join(table(rows)))
     if options.json:
         save(options.json, rows)

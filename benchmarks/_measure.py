@@ -127,6 +127,20 @@ def memory_of(script: str, *arguments: str) -> Spread:
     return Spread.of([float(done.stdout.split()[-1])])
 
 
+def busy(seconds: float = 2.0) -> float:
+    """Share of all cores that is used now, 0..1; 0 where the system does not tell (/proc/stat)."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    counts = []
+    for pause in (0.0, seconds):
+        time.sleep(pause)
+        counts.append([int(field) for field in stat.read_text(encoding="utf-8").split("\n")[0].split()[1:9]])
+    spent = [after - before for before, after in zip(*counts, strict=True)]
+    idle = spent[3] + spent[4]  # the fourth field is idle time, the fifth that of waiting for a disk
+    return 1 - idle / max(1, sum(spent))
+
+
 def hardware() -> str:
     """Processor, cores and vector instructions: figures of different names are never compared."""
     model = platform.processor() or platform.machine()

@@ -1,40 +1,44 @@
 """Every benchmark in turn -> tables, docs/benchmarks.md, and a failure where a ratio got worse than it was.
 
-    python benchmarks/run.py [NAME ...] [--rounds N] [--one-thread] [--update]
+    python benchmarks/run.py [NAME ...] [--rounds N] [--one-thread | --all-threads] [--update]
 
-Ours and the peer are measured in the same run; only their ratio is kept. benchmarks/results.json holds the ratios by
-hardware and threads; a ratio more than 15 % above the one stored is measured a second time, and fails the run when it
-stays. `--update` stores this run's ratios instead of comparing.
+Ours and the peer are measured in the same run; only their ratio is kept. Where other programs use the machine, wall
+times of several threads mean nothing: then one thread is taken and its processor time measured.
+
+benchmarks/results.json holds the ratios by hardware and threads; a ratio more than 15 % above the one stored is
+measured a second time, and fails the run when it stays. `--update` stores this run's ratios instead of comparing.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from _measure import hardware, today, versions
+from _measure import busy, hardware, today, versions
 from _report import Row, Stored, better, load, table, write_section
 
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 RESULTS = HERE / "results.json"
+BUSY = 0.2  # of the machine
 NAMES = ("forward", "train_step", "losses", "deform", "postprocess", "startup")  # those that need no data
 
 
 def main() -> int:
     """Run, write, compare; 1 when a benchmark broke or a ratio got worse."""
     options = arguments()
-    machine, stored = hardware() + (", one thread" if options.one_thread else ""), Stored(RESULTS)
-    load_average = os.getloadavg()[0]
-    if load_average > 0.5 and not options.one_thread:
-        print(f"other programs use this machine (load {load_average:.1f}); --one-thread measures processor time")
+    in_use = busy()
+    one_thread = options.one_thread or (in_use > BUSY and not options.all_threads)
+    if in_use > BUSY:
+        way = "one thread and processor times" if one_thread else "all threads as asked, though times will scatter"
+        print(f"other programs use {in_use:.0%} of this machine: {way}")
+    machine, stored = hardware() + (", one thread" if one_thread else ""), Stored(RESULTS)
     common = [*(["--rounds", str(options.rounds)] if options.rounds else [])]
-    common += ["--one-thread"] if options.one_thread else []
+    common += ["--one-thread"] if one_thread else []
     found: dict[str, list[Row]] = {}
     complaints = []
     for name in options.names or NAMES:
@@ -50,7 +54,7 @@ def main() -> int:
             stored.update(machine, {name: rows}, {"date": today(), "versions": versions()})
         found[name] = rows
         command = " ".join(["python", f"benchmarks/{name}.py", *common])
-        about = f"`{command}` on {machine}; {versions()}; {today()}; load {load_average:.1f} at the start."
+        about = f"`{command}` on {machine}; {versions()}; {today()}; {in_use:.0%} of it used by other programs."
         write_section(DOCUMENT, name, [about, "", *table(rows)])
     if not any(stored.ratios(machine, name) for name in found):
         print(f"\nno ratios are stored for {machine}: nothing was compared; --update stores these")
@@ -64,7 +68,9 @@ def arguments() -> argparse.Namespace:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(NAMES)}; all when none is named")
     made.add_argument("--rounds", type=int, help="turns of each side, instead of what each benchmark finds enough")
-    made.add_argument("--one-thread", action="store_true", help="one thread and processor time, on a shared machine")
+    threads = made.add_mutually_exclusive_group()
+    threads.add_argument("--one-thread", action="store_true", help="one thread and processor time")
+    threads.add_argument("--all-threads", action="store_true", help="all threads and wall time, on a busy machine too")
     made.add_argument("--update", action="store_true", help="store the ratios")
     options = made.parse_args()
     unknown = [name for name in options.names if name not in NAMES]

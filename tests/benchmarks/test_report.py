@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,3 +134,15 @@ def test_a_childs_peak_does_not_begin_with_its_parents(measure: ModuleType, tmp_
     )
     assert measure.memory_of(str(script)).median < 512
     assert held[-1] == 1
+
+
+def test_a_machine_is_busy_while_something_computes(measure: ModuleType) -> None:
+    assert 0 <= measure.busy(0.05) <= 1
+    script = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    burning = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(os.cpu_count() or 1)]
+    try:
+        assert measure.busy(1.0) > 0.5
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()

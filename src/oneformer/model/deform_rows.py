@@ -65,7 +65,7 @@ class Corners:
 
     def __init__(self, pixels: Tensor, sizes: Sizes) -> None:
         batch, _, heads, _, points = pixels.shape[:5]
-        self.heads, self.points = heads, points
+        self.heads = heads
         samples = [size for size in sizes for _ in range(points)]
         self.high = torch.tensor([length for h, w in samples for length in (w, h)], dtype=pixels.dtype)  # (2s,), x, y
         self.pixels = pixels.flatten(3)  # (B, Q, heads, 2s)
