@@ -56,6 +56,11 @@ VERBS = {
         "predict on a folder of images",
         "oneformer inference -e spec.yaml inference.checkpoint=best.pth inference.images_dir=photos inference.mode=all",
     ),
+    "export": Verb(
+        "oneformer.actions.export",
+        "write a checkpoint as ONNX, OpenVINO or torch.export file that computes the same",
+        "oneformer export -e spec.yaml export.checkpoint=results/train/oneformer_model_best.pth",
+    ),
     "default_specs": Verb(
         "oneformer.actions.default_specs",
         "write a spec with every key, its default and its meaning",
@@ -146,7 +151,6 @@ VERBS = {
 }
 # Verbs of the whole product that this version does not have: typing one is answered, listing them would promise.
 LATER = (
-    "export",
     "quantize",
     "gen_trt_engine",
     "automl",

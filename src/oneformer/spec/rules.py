@@ -9,11 +9,13 @@ from math import lcm, prod
 from oneformer.spec.backbone import SECTIONS, DinatSpec, VitSpec
 from oneformer.spec.data import DatasetSpec
 from oneformer.spec.experiment import ExperimentSpec
+from oneformer.spec.export import ExportSpec
 from oneformer.spec.model import ModelSpec
 
 TASKS = ("semantic", "instance", "panoptic")
 # Position encodings hold sine and cosine of two axes side by side.
 _AXES = 4
+STRIDE = 32  # of the coarsest map that a network sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ def faults(spec: ExperimentSpec) -> Iterator[Fault]:
     yield from _dataset(spec.dataset)
     yield from _lengths(spec)
     yield from _devices(spec)
+    yield from _export(spec.export)
     yield from _engine(spec)
 
 
@@ -235,6 +238,19 @@ def _devices(spec: ExperimentSpec) -> Iterator[Fault]:
         ids = getattr(spec, name).gpu_ids
         if len(set(ids)) != len(ids):
             yield Fault((f"{name}.gpu_ids",), f"{name}.gpu_ids {ids} names a GPU twice")
+
+
+def _export(export: ExportSpec) -> Iterator[Fault]:
+    if export.batch_size == 0:
+        yield Fault(("export.batch_size",), "export.batch_size is 0, but a graph takes images", "-1 leaves it open")
+    if export.half and export.format == "torch":
+        what = "export.half is on, but export.format torch is written in float32 only"
+        yield Fault(("export.half", "export.format"), what, "open the checkpoint itself in bf16 or fp16")
+    for key in ("input_height", "input_width"):
+        side = getattr(export, key)
+        if export.dynamic_size and side % STRIDE:
+            what = f"export.{key} is {side}, but open sizes go in steps of {STRIDE} (export.dynamic_size)"
+            yield Fault((f"export.{key}", "export.dynamic_size"), what, f"try {-(-side // STRIDE) * STRIDE}")
 
 
 def _engine(spec: ExperimentSpec) -> Iterator[Fault]:

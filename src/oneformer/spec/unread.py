@@ -15,7 +15,7 @@ _ONE_CHOICE = "there is one choice"
 UNREAD: dict[str, str] = {
     "model_name": "it is only kept in experiment.yaml",
     "encryption_key": "checkpoints are plain files of tensors and are never encrypted",
-    "export": f"{_NOT_YET} (export)",
+    "export.input_channel": _ONE_CHOICE,
     "quantize": f"{_NOT_YET} (quantize)",
     "gen_trt_engine": f"{_NOT_YET} (gen_trt_engine)",
     "evaluate.trt_engine": "this version evaluates checkpoints only",

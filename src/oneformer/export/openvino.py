@@ -1,0 +1,26 @@
+"""An ONNX file -> OpenVINO's two files, the graph as .xml and the weights as .bin beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oneformer.engines.about import KEY, About
+from oneformer.engines.openvino import imported
+from oneformer.errors import WorkError
+
+
+def write(onnx_file: Path, path: Path, about: About, *, half: bool) -> list[Path]:
+    """Convert and write; with `half` weights are stored in float16. Returns the files.
+
+    Raises:
+        MissingExtra: OpenVINO is not installed.
+        WorkError: OpenVINO does not understand the graph, or the files cannot be written.
+    """
+    openvino = imported(needed_for="export.format=openvino")
+    try:
+        model = openvino.Core().read_model(onnx_file)
+        model.set_rt_info(about.to_json(), KEY)
+        openvino.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:
+        raise WorkError(f"OpenVINO cannot write the graph: {error}"[:300], where=str(path)) from error
+    return [path, path.with_suffix(".bin")]
