@@ -58,7 +58,7 @@ def ours_content(info: CheckpointInfo) -> dict[str, Any]:
 
 def shi_tensors(info: CheckpointInfo) -> dict[str, Tensor]:
     """Under SHI-Labs' names, with the buffers that their files hold. Raises CheckpointError for what they lack."""
-    lacking = [f"model.one_former.position_turns is {turns:g}" for turns in turned(info.model)]
+    lacking = additions(info.model)
     if info.model.backbone.name not in TOLD_BY_SHAPES:
         lacking.append(f"model.backbone.name is {info.model.backbone.name!r}")
     refuse(lacking, "SHI-Labs' OneFormer")
@@ -102,9 +102,12 @@ def batch_counts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.tensor(0) for name in missing}
 
 
-def turned(model: ModelSpec) -> list[float]:
-    """The turns of the position encoding where they are not the published one."""
-    return [model.one_former.position_turns] if model.one_former.position_turns != 1 else []
+def additions(model: ModelSpec) -> list[str]:
+    """What is switched on here that the published network does not have."""
+    found = ["model.sem_seg_head.mask_position is True"] if model.sem_seg_head.mask_position else []
+    if model.one_former.position_turns != 1:
+        found.append(f"model.one_former.position_turns is {model.one_former.position_turns:g}")
+    return found
 
 
 def refuse(lacking: list[str], whose: str) -> None:
