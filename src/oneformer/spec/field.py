@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
-import textwrap
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 
@@ -74,16 +75,23 @@ class Secret:
 
 
 @cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """Class name -> its code, for the classes of one module; {} where the source is not at hand."""
+    file = getattr(sys.modules[module], "__file__", None)
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8")) if file else ast.Module([], [])
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return {}
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+@cache
 def docs(cls: type) -> dict[str, str]:
     """Attribute name -> the docstring written under it, one line; {} where the source is not at hand."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError):
-        return {}
-    body = tree.body[0]
-    assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
-    for node, after in zip(body.body, body.body[1:], strict=False):
+    code = _classes(cls.__module__).get(cls.__qualname__)
+    body = code.body if code else []
+    for node, after in pairwise(body):
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):

@@ -14,6 +14,7 @@ from oneformer.spec.interpolate import interpolate
 from oneformer.spec.node import Mark, Node, read_yaml
 from oneformer.spec.override import SOURCE, apply_overrides
 from oneformer.spec.rules import faults
+from oneformer.spec.tao import from_file, from_tao
 from oneformer.spec.tree import build, get, leaves
 from oneformer.spec.unread import unread_warnings
 
@@ -55,8 +56,9 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), *, action: str)
     except SpecError as error:
         raise UserErrors([error]) from error
     errors: list[UserError] = []
-    written, wrong = apply_overrides(written, overrides)
+    written, wrong = apply_overrides(from_file(written), overrides, action=action)
     errors += wrong
+    written, left_out = from_tao(written)
     written, wrong = _on_preset(written)
     errors += wrong
     resolved, wrong = interpolate(written)
@@ -71,7 +73,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), *, action: str)
         raise UserErrors(errors)
     _draw_seed(spec)
     set_keys = tuple(key for key, node in nodes.items() if not node.mark.source.startswith(str(PRESETS)))
-    return Loaded(spec, unread_warnings(spec, set_keys), set_keys)
+    return Loaded(spec, [*left_out, *unread_warnings(spec, set_keys)], set_keys)
 
 
 def preset_names() -> list[str]:

@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from oneformer.errors import SpecError
-from oneformer.spec.flat import is_table, merge
+from oneformer.spec.check import shown
+from oneformer.spec.flat import is_table, merge, unknown_key
 from oneformer.spec.node import Mark, Node, parse_yaml, plain_node
-from oneformer.spec.tree import leaves
+from oneformer.spec.shorthand import expanded, targets
+from oneformer.spec.tao import at, without
+from oneformer.spec.tree import leaves, sections
 
 SOURCE = "command line"
+# `{semantic:0.5}` is a table for Hydra; YAML wants a space behind the colon.
+_TIGHT = re.compile(r"([{,]\s*\w+):(?=[^\s/])")
 
 
-def apply_overrides(root: Node, overrides: Sequence[str]) -> tuple[Node, list[SpecError]]:
-    """Lay overrides over a table, the later ones winning; words that are no override are errors."""
+def apply_overrides(root: Node, overrides: Sequence[str], *, action: str = "") -> tuple[Node, list[SpecError]]:
+    """Lay overrides over a table, the later ones winning; words that are no override are errors.
+
+    Beside `key=value` the signs of Hydra, which TAO's commands take, are read: `+key=value` and `++key=value` set a key
+    too, `~key` takes what the file says about it away. Short names of `spec/shorthand.py` stand for their keys.
+    """
     errors: list[SpecError] = []
     for word in overrides:
         try:
+            if word.startswith("~"):
+                root = _taken_away(root, word, action)
+                continue
             key, value = _read(word)
         except SpecError as error:
             errors.append(error)
             continue
-        root = merge(root, _table(root, key, value))
+        for name, node in expanded(key, value, action):
+            root = merge(root, _table(root, name, node))
     return root, errors
+
+
+def _taken_away(root: Node, word: str, action: str) -> Node:
+    """The table without the key of `~key`; `~key=value` first makes sure that the value is the one that is there."""
+    key, equals, text = word[1:].partition("=")
+    names = targets(key, action) or (key,)
+    for name in names:
+        if name not in leaves() and name not in sections():
+            raise unknown_key(name, Node(None, Mark(f"{SOURCE}, {word}")))
+        if equals:
+            there, said = at(root, name), _parsed(text, Mark(f"{SOURCE}, {key}")).plain()
+            if there is None or there.plain() != said:
+                have = "not set" if there is None else shown(there)
+                raise SpecError(f"{name} is {have}, so {word!r} takes nothing away", where=SOURCE)
+        root = without(root, name)
+    return root
 
 
 def _read(word: str) -> tuple[str, Node]:
@@ -33,20 +63,20 @@ def _read(word: str) -> tuple[str, Node]:
         is_file = word.endswith((".yaml", ".yml"))
         hint = f"a spec file is given with -e {word}" if is_file else "overrides look like train.optim.lr=1e-4"
         raise SpecError(f"{word!r} is no override", where=SOURCE, hint=hint)
-    if key[:1] in ("+", "~", "-"):
-        raise SpecError(
-            f"{word!r} starts with a sign that has no meaning here",
-            where=SOURCE,
-            hint=f"write {key.lstrip('+~-')}={text or 'null'}",
-        )
+    key = key.removeprefix("+").removeprefix("+")
     mark = Mark(f"{SOURCE}, {key}")
+    return key, _placed(_parsed(text, mark), mark)
+
+
+def _parsed(text: str, mark: Mark) -> Node:
+    if text.startswith(("{", "[")):
+        text = _TIGHT.sub(r"\1: ", text)
     try:
-        node = parse_yaml(text, mark.source)
+        return parse_yaml(text, mark.source)
     except SpecError as error:
-        raise SpecError(
-            f"the value {text!r} is not valid YAML", where=mark.source, hint=f"put it in quotes: \"{key}='{text}'\""
-        ) from error
-    return key, _placed(node, mark)
+        key = mark.source.removeprefix(f"{SOURCE}, ")
+        hint = f"put it in quotes: \"{key}='{text}'\""
+        raise SpecError(f"the value {text!r} is not valid YAML", where=mark.source, hint=hint) from error
 
 
 def _placed(node: Node, mark: Mark) -> Node:
@@ -64,10 +94,7 @@ def _table(root: Node, key: str, value: Node) -> Node:
     names = key.split(".")
     parent = ".".join(names[:-1])
     if is_table(parent):
-        at: Node | None = root
-        for name in names[:-1]:
-            at = at.value.get(name) if at is not None and isinstance(at.value, dict) else None
-        there = at or plain_node(leaves()[parent].default, value.mark)
+        there = at(root, parent) or plain_node(leaves()[parent].default, value.mark)
         if isinstance(there.value, dict):
             value = replace(value, value={**there.value, names[-1]: value}, text="")
             names = names[:-1]
