@@ -7,8 +7,9 @@ not be allowed alone.
 
 from __future__ import annotations
 
-from house import look_data, look_runs
+from house import look_data, look_export, look_runs
 from house.effects_backbones import BACKBONES, COARSE
+from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
 from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
 from house.row import Row
@@ -227,6 +228,28 @@ INFERENCE = {
     "recursive": Row("false", predicted),
     "overlay": Row("false", predicted),
 }
+EXPORT = {
+    "results_dir": Row("elsewhere", look_runs.folders),
+    "gpu_id": Row("2", look_export.compared_on),
+    "checkpoint": Row("{root}/none.pth", exported, on=AS_PROGRAM, refused="does not exist"),
+    "onnx_file": Row("elsewhere/street.onnx", look_export.planned),
+    "on_cpu": Row("true", look_export.compared_on),
+    "input_width": Row("64", exported, on=AS_PROGRAM),
+    "input_height": Row("96", exported, on=AS_PROGRAM),
+    "opset_version": Row("20", exported, on=SMALL),
+    "batch_size": Row("2", exported, on=AS_PROGRAM),
+    "verbose": Row("true", exported, on=AS_PROGRAM),
+    "task": Row("panoptic", exported, on=AS_PROGRAM),
+    "format": Row("openvino", exported, on=SMALL),
+    "dynamic_size": Row("true", exported, on=AS_PROGRAM),
+    "half": Row("true", exported, on=SMALL),
+    "embed_preprocess": Row("true", exported, on=AS_PROGRAM),
+    "simplify": Row("false", exported, on=SMALL),
+    "overwrite": Row("true", look_export.in_the_way),
+    "parity_images": Row("2", exported, on=AS_PROGRAM),
+    "parity_images_dir": Row("{data.images}", exported, on=AS_PROGRAM),
+    "accept_parity": Row("true", look_export.kept, on=AS_PROGRAM),
+}
 SENT = ("wandb.enable=true",)
 WANDB = {
     "enable": Row("true", tracker),
@@ -246,6 +269,6 @@ SECTIONS = {
     "": TOP, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
     "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,
     "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
-    "inference": INFERENCE,
+    "inference": INFERENCE, "export": EXPORT,
 }  # fmt: skip
 EFFECTS = {f"{section}.{key}".lstrip("."): row for section, rows in SECTIONS.items() for key, row in rows.items()}

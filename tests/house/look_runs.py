@@ -91,7 +91,7 @@ def alone(spec: ExperimentSpec, _: World) -> list[Any]:
 
 def folders(spec: ExperimentSpec, _: World) -> list[Path]:
     """Where each command writes."""
-    names = ("train", "evaluate", "inference")
+    names = ("train", "evaluate", "inference", "export")
     return [run_path(spec.results_dir, name, section_dir=getattr(spec, name).results_dir) for name in names]
 
 

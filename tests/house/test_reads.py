@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import types
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from unittest import mock
 import pytest
 
 from house.effects_backbones import BACKBONES, TIMM_ON, timm_work
+from house.look_export import two_layers
 from house.look_model import work
 from house.look_runs import photos
 from house.recorder import Recorder
@@ -43,7 +45,11 @@ STORIES = {
         "inference.images_dir={root}/photos",
         "inference.accelerator=gpu",
     ),
-}
+    "export": (
+        "export", "export.checkpoint={checkpoint}", "export.input_height=64", "export.input_width=96",
+        "export.parity_images_dir={root}/photos",
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     with mock.patch.dict(sys.modules, wandb=fake), Recorder() as recorder:
         for name, (verb, *more) in STORIES.items():
             words = [*world.base(world.files.data), f"results_dir={world.fresh()}", *map(world.files.words, more)]
-            code = cli.main([verb, *words])
+            with two_layers() if verb == "export" else contextlib.nullcontext():
+                code = cli.main([verb, *words])
             assert code == cli.DONE or (name.endswith("GPU") and code == cli.WRONG_REQUEST), name
         kinds = {row.on for rows in BACKBONES.values() for row in rows.values()}
         for on in kinds:  # a training with each of them would take long

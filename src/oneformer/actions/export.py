@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Exported | Plan:
         with place:
             parity, files, ports = write_and_compare(spec, reference, about, place)
             write_json(folder / PARITY, parity.to_dict())
-            if parity.faults and not section.accept_parity:
+            if not section.accept_parity and parity.faults:
                 raise WorkError(
                     f"the exported file does not compute the same: {'; '.join(parity.faults)}",
                     where=str(target),
@@ -152,7 +152,8 @@ def open_reference(spec: ExperimentSpec, checkpoint: Path) -> TorchEngine:
     from oneformer.engines.torch import TorchEngine
 
     section = spec.export
-    device = "cpu" if section.on_cpu or not torch.cuda.is_available() else f"cuda:{section.gpu_id}"
+    gpu = f"cuda:{section.gpu_id}"
+    device = gpu if not section.on_cpu and torch.cuda.is_available() else "cpu"
     engine = TorchEngine.from_checkpoint(checkpoint, precision="fp32", device=device)
     log.info("opened %s on %s", checkpoint.name, engine.device)
     return engine
@@ -208,6 +209,7 @@ def compare_draft(spec: ExperimentSpec, reference: TorchEngine, draft: Path) -> 
         raise WorkError(f"the exported file cannot be opened again: {error.what}", where=draft.name) from error
     assert isinstance(engine, GraphEngine)
     images = choose_images(spec, engine.info, engine.labels)
+    images = replace(images, batches=[replace(b, images=engine.seen(b.images)) for b in images.batches])
     log.info("comparing %s with the checkpoint on %s", draft.name, images.source)
     tasks = allowed_tasks(reference.info.model.task_toggling)
     parity = compare(reference, engine, images, tasks=tasks, exact=not section.half)

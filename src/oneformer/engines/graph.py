@@ -119,6 +119,16 @@ class GraphEngine(ABC):
         pixels = images.permute(0, 2, 3, 1) * std + mean
         return pixels.round_().clamp_(0, 255).to(torch.uint8)
 
+    def seen(self, images: Tensor) -> Tensor:
+        """Normalised images as the network in the graph sees them: made of whole bytes, where the graph takes bytes.
+
+        Padding is not: it is zero, and the mean that it stands for lies between two bytes.
+        """
+        if not self.about.embed_preprocess:
+            return images
+        mean, std = (torch.tensor(v, device=images.device) for v in (self.info.pixel_mean, self.info.pixel_std))
+        return ((self.as_input(images).float() - mean) / std).permute(0, 3, 1, 2)
+
 
 def check_ports(path: Path, about: About, ports: Ports) -> None:
     """Compare the graph with what is said of it. Raises CheckpointError."""
