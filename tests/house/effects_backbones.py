@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
-from unittest import mock
 
 from house.look_model import learning, logits, noisy_logits, shapes, work
 from house.row import Row
@@ -13,6 +11,7 @@ from model.fake_timm import fake_timm
 from model.specs import VARIANTS  # with a small C-RADIO among them
 from oneformer.spec import ExperimentSpec
 from oneformer.spec.backbone import SECTIONS
+from stand_in import stand_in
 
 assert "tiny" in VARIANTS
 # Maps that are not refined by attention join on the way up; without res3 the way is shorter.
@@ -30,13 +29,13 @@ def on(name: str, **sizes: str) -> tuple[str, ...]:
 
 def timm_shapes(spec: ExperimentSpec, world: World) -> Any:
     """`shapes`, with a stand-in for the package timm."""
-    with mock.patch.dict(sys.modules, timm=fake_timm()):
+    with stand_in("timm", fake_timm()):
         return shapes(spec, world)
 
 
 def timm_work(spec: ExperimentSpec, world: World) -> Any:
     """`work`, with a stand-in for the package timm."""
-    with mock.patch.dict(sys.modules, timm=fake_timm()):
+    with stand_in("timm", fake_timm()):
         return work(spec, world)
 
 

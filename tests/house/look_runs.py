@@ -34,6 +34,7 @@ from oneformer.train.optim import build_optimizer
 from oneformer.train.records import open_wandb
 from oneformer.train.resume import claim_folder
 from oneformer.train.schedule import Schedule
+from stand_in import stand_in
 
 VARIABLE = ("elapsed_s", "images_per_s", "memory_mib")  # numbers that no two runs share
 
@@ -112,7 +113,7 @@ def tracker(spec: ExperimentSpec, world: World) -> dict[str, Any] | None:
     """What the tracker is told."""
     fake = types.ModuleType("wandb")
     fake.init = mock.MagicMock()  # type: ignore[attr-defined]
-    with mock.patch.dict(sys.modules, wandb=fake):
+    with stand_in("wandb", fake):
         open_wandb(spec.wandb, world.root)
     return dict(fake.init.call_args.kwargs) if fake.init.called else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import types
 from collections.abc import Iterator
 from unittest import mock
@@ -14,11 +13,13 @@ from house.effects_backbones import BACKBONES, TIMM_ON, timm_work
 from house.look_export import two_layers
 from house.look_model import work
 from house.look_runs import photos
+from house.look_trt import graphs, libraries
 from house.recorder import Recorder
 from house.world import World
 from oneformer import cli
 from oneformer.spec.tree import leaves
 from oneformer.spec.unread import reason
+from stand_in import stand_in
 
 STEPS = (
     "train.optim.lr_scheduler=MultiStep", "train.optim.warmup_iters=1", "train.clip_grad_norm=1", "train.verbose=true",
@@ -49,7 +50,13 @@ STORIES = {
         "export", "export.checkpoint={checkpoint}", "export.input_height=64", "export.input_width=96",
         "export.parity_images_dir={root}/photos",
     ),
+    "build an engine": (
+        "gen_trt_engine", "gen_trt_engine.onnx_file={root}/graphs/open.onnx", "gen_trt_engine.accept_parity=true",
+        "gen_trt_engine.tensorrt.data_type=int8", "gen_trt_engine.tensorrt.calibration_dir={root}/photos",
+        "gen_trt_engine.parity_images=1", "gen_trt_engine.library=tensorrt_rtx",
+    ),
 }  # fmt: skip
+AROUND = {"export": two_layers, "gen_trt_engine": libraries}
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +64,13 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     """Keys that the stories have read."""
     world = World(tmp_path_factory.mktemp("house"))
     photos(world)
+    graphs(world)
     fake = types.ModuleType("wandb")
     fake.init = mock.MagicMock()  # type: ignore[attr-defined]
-    with mock.patch.dict(sys.modules, wandb=fake), Recorder() as recorder:
+    with stand_in("wandb", fake), Recorder() as recorder:
         for name, (verb, *more) in STORIES.items():
             words = [*world.base(world.files.data), f"results_dir={world.fresh()}", *map(world.files.words, more)]
-            with two_layers() if verb == "export" else contextlib.nullcontext():
+            with AROUND.get(verb, contextlib.nullcontext)():
                 code = cli.main([verb, *words])
             assert code == cli.DONE or (name.endswith("GPU") and code == cli.WRONG_REQUEST), name
         kinds = {row.on for rows in BACKBONES.values() for row in rows.values()}

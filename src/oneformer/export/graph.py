@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneformer.engines.graph import STRIDE
+from oneformer.engines.onnxruntime import first_line
 from oneformer.errors import WorkError
 from oneformer.model.oneformer import OneFormer
 
@@ -96,7 +97,8 @@ def trace(network: Exported, shape: Shape, *, tokens: int) -> ExportedProgram:
         name = network.model.spec.backbone.name
         what = f"torch cannot trace the network with the backbone {name}"
         what += " and open sizes" if shape.open_size else ""
-        hint = "leave export.dynamic_size off" if shape.open_size else "--traceback shows torch's own message"
+        what += f": {first_line(error)}"
+        hint = "leave export.dynamic_size off" if shape.open_size else "--traceback shows torch's whole message"
         raise WorkError(what, where=f"{shape.height} x {shape.width} pixels", hint=hint) from error
     return program
 

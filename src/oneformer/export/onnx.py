@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneformer.engines.about import INPUTS, KEY, OUTPUTS, About
+from oneformer.engines.onnxruntime import first_line
 from oneformer.errors import MissingExtra, SpecError, WorkError
 from oneformer.export.graph import Shape
 
@@ -67,9 +68,9 @@ def convert(program: ExportedProgram, shape: Shape, about: About, *, opset: int,
             )
     except Exception as error:  # torch has many, and their texts are pages long
         raise WorkError(
-            "torch cannot write the network as ONNX",
+            f"torch cannot write the network as ONNX: {first_line(error)}",
             where=f"operator set {max(opset, LOWEST)}",
-            hint="--traceback shows torch's own message; export.format=torch needs no ONNX",
+            hint="--traceback shows torch's whole message; export.format=torch needs no ONNX",
         ) from error
     assert made is not None
     model = made.model

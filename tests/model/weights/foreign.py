@@ -10,7 +10,6 @@ from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from oneformer.spec.model import ModelSpec
 from oneformer.spec.tree import to_dict
 from oneformer.train.checkpoint import write_checkpoint
 from oracle.hf import randomise
+from stand_in import stand_in
 
 CLASSES = [
     {"id": 3, "name": "cat", "isthing": 1, "color": [10, 20, 30]},
@@ -103,7 +103,7 @@ def with_omega(work: Any) -> Any:
     module = types.ModuleType("omegaconf")
     for name in ("DictConfig", "ListConfig", "AnyNode", "Metadata"):
         setattr(module, name, type(name, (Config,), {"__module__": "omegaconf"}))
-    with mock.patch.dict(sys.modules, {"omegaconf": module}):
+    with stand_in("omegaconf", module):
         return work()
 
 
