@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer.data.batch import collate, padded_size
-from oneformer.data.sample import VOID, Sample, Target
+from oneformer.data import batch as batches
+from oneformer.data.batch import Batch, padded_size
+from oneformer.data.sample import BACKGROUND, VOID, Norm, Sample, Target
 from oneformer.data.tokens import Tokenizer
 
 
@@ -20,7 +21,14 @@ def sample(size: tuple[int, int], texts: list[str], name: str, *, task: str = "p
     object_map = torch.zeros(size, dtype=torch.int16)
     object_map[0, 0] = VOID
     target = Target.from_map(torch.tensor([4]), object_map)
-    return Sample(torch.ones(3, *size), size, (9, 9), task, texts, target, None, name, 7)
+    return Sample(torch.full((3, *size), 3, dtype=torch.uint8), size, (9, 9), task, texts, target, None, name, 7)
+
+
+PLAIN = Norm((1.0, 1.0, 1.0), (2.0, 2.0, 2.0))  # makes 1 of 3
+
+
+def collate(samples: list[Sample], **options: object) -> Batch:
+    return batches.collate(samples, norm=PLAIN, **options).to("cpu")  # type: ignore[arg-type]
 
 
 def test_images_are_padded_with_zero_and_targets_with_void(tokenizer: Tokenizer) -> None:
@@ -74,3 +82,53 @@ def test_samples_without_texts_and_targets_make_a_batch_for_scoring(tokenizer: T
     batch = collate([plain], task_tokenizer=tokenizer, text_tokenizer=tokenizer)
     assert batch.text_tokens is None and batch.targets is None and batch.truths is None
     assert np.prod(batch.task_tokens.shape) == 77
+
+
+def test_pixels_are_normalised_per_channel_to_the_last_bit(tokenizer: Tokenizer) -> None:
+    rng = np.random.default_rng(0)
+    one = sample((20, 30), ["a"], "1")
+    one.image = torch.from_numpy(rng.integers(0, 256, (3, 20, 30)).astype(np.uint8))
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    parcel = batches.collate([one], norm=Norm(mean, std), task_tokenizer=tokenizer, text_tokenizer=tokenizer)
+    expected = (one.image.float() - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert torch.equal(parcel.to("cpu").images[0, :, :20, :30], expected)
+
+
+def test_a_parcel_is_small_and_holds_few_tensors(tokenizer: Tokenizer) -> None:
+    """Bytes and numbers without padding: what a worker sends of each tensor is a file of its own."""
+    samples = [sample((20 + i, 40), ["a"], str(i)) for i in range(8)]
+    parcel = batches.collate(samples, norm=PLAIN, task_tokenizer=tokenizer, text_tokenizer=tokenizer, pad_to=(512, 512))
+    area = sum(h * w for h, w in parcel.rest.sizes)
+    assert parcel.pixels.nbytes == 3 * area and parcel.numbers is not None and parcel.numbers.nbytes == 2 * area
+    assert sum(isinstance(v, torch.Tensor) for part in (parcel, parcel.rest) for v in vars(part).values()) == 6
+    batch = parcel.to("cpu")
+    assert batch.images.shape == (8, 3, 512, 512) and len(parcel) == len(batch) == 8
+
+
+def test_maps_of_different_types_and_overlapping_objects_arrive_as_they_were(tokenizer: Tokenizer) -> None:
+    rng = np.random.default_rng(0)
+    samples = [sample((12, 15), ["a"], "1"), sample((15, 9), ["b"], "2")]
+    numbers = [
+        torch.from_numpy(rng.integers(VOID, 3, s.size).astype(t))
+        for s, t in zip(samples, (np.int16, np.int32), strict=True)
+    ]
+    members = torch.tensor([[True, False, True], [False, True, True]])
+    samples[0].target = Target.from_map(torch.tensor([4, 4, 1]), numbers[0])
+    samples[1].target = Target.from_map(torch.tensor([2, 0]), numbers[1], members)
+    batch = collate(samples, task_tokenizer=tokenizer, text_tokenizer=tokenizer)
+    assert batch.targets is not None
+    for one, target in zip(samples, batch.targets, strict=True):
+        assert one.target is not None
+        expected = one.target.padded(32, 32)
+        assert torch.equal(target.labels, expected.labels) and torch.equal(target.masks, expected.masks)
+        assert torch.equal(target.void, expected.void)
+    assert batch.targets[0].object_map is not None and (batch.targets[0].object_map == BACKGROUND).any()
+
+
+def test_a_parcel_can_be_unpacked_on_another_device(tokenizer: Tokenizer) -> None:
+    parcel = batches.collate(
+        [sample((8, 8), ["a"], "1")], norm=PLAIN, task_tokenizer=tokenizer, text_tokenizer=tokenizer
+    )
+    batch = parcel.to("meta")
+    assert batch.images.device.type == "meta" and batch.images.shape == (1, 3, 32, 32)
+    assert batch.targets is not None and batch.targets[0].masks.device.type == "meta"

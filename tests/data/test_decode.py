@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,15 @@ import pytest
 from PIL import Image
 
 from oneformer.data.annotation import PanopticPng, read_annotated
-from oneformer.data.decode import image_size, index_map, read_image, read_panoptic
+from oneformer.data.decode import (
+    image_size,
+    index_map,
+    open_photo,
+    read_image,
+    read_label_image,
+    read_mask,
+    read_panoptic,
+)
 from oneformer.data.record import Record, SegmentInfo, Source
 from oneformer.errors import DataError
 from tiny import ids_to_rgb
@@ -214,3 +225,64 @@ def test_a_wrong_size_in_the_annotation_file_is_named(tmp_path: Path) -> None:
     mask = save(Image.new("RGB", (30, 20)), tmp_path / "mask.png")
     with pytest.raises(DataError, match=r"the photo is 30 x 20, the annotation file says 64 x 64"):
         read_annotated(record(image, mask, (64, 64)))
+
+
+def huge(path: Path, *, side: int = 60_000) -> Path:
+    """A PNG of a few hundred kilobytes that decodes to ten gigabytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    packed = zlib.compressobj(9)
+    rows = b"".join(packed.compress(bytes(1 + 3 * side)) for _ in range(300)) + packed.flush()
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def test_a_huge_png_costs_neither_time_nor_memory(tmp_path: Path) -> None:
+    path = huge(tmp_path / "bomb.png")
+    tracemalloc.start()
+    start = time.process_time()
+    for read in (read_image, read_panoptic, read_label_image, read_mask):
+        with pytest.raises(DataError, match=r"bomb\.png: the image has 60000 x 60000 pixels"):
+            read(path)
+    with pytest.raises(DataError, match="60000 x 60000"), open_photo(path):
+        pass
+    assert image_size(path) == (60_000, 60_000), "told by the header alone"
+    assert time.process_time() - start < 1.0 and tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp", "gif"])
+def test_files_cut_anywhere_are_named_or_read(tmp_path: Path, suffix: str) -> None:
+    """No error of Pillow's gets out, wherever a file ends."""
+    whole = save(Image.fromarray(ramp(40, 50)), tmp_path / f"whole.{suffix}").read_bytes()
+    path = tmp_path / f"cut.{suffix}"
+    refused = 0
+    for keep in range(0, len(whole), max(1, len(whole) // 40)):
+        path.write_bytes(whole[:keep])
+        try:
+            with open_photo(path) as photo:
+                assert photo.pixels().shape == (40, 50, 3)
+        except DataError as error:
+            refused += 1
+            assert "cut." in str(error.where)
+    assert refused > 20
+
+
+def test_a_fault_of_the_caller_is_not_taken_for_a_broken_file(tmp_path: Path) -> None:
+    path = save(Image.fromarray(ramp()), tmp_path / "a.png")
+    with pytest.raises(ValueError, match="mine"), open_photo(path):
+        raise ValueError("mine")
+
+
+def test_photos_know_their_size_before_they_are_decoded(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, options in {"a.jpg": {"exif": exif}, "a.png": {"exif": exif}, "b.jpg": {}, "b.webp": {}}.items():
+        path = save(Image.fromarray(ramp()), tmp_path / name, **options)
+        with open_photo(path) as photo:
+            assert photo.size == photo.pixels().shape[:2] == ((30, 20) if options else (20, 30))
+            assert np.array_equal(photo.pixels(), read_image(path))

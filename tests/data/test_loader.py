@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer.data.batch import Batch
+from oneformer.data.batch import Batch, Parcel
 from oneformer.data.formats import read_records
 from oneformer.data.labels import LabelMap, read_labels
 from oneformer.data.loader import EpochSampler, Loader, eval_loader, train_loader
 from oneformer.data.record import Record
+from oneformer.data.task import FILLERS
 from oneformer.errors import DataError, SpecError
 from oneformer.spec.data import DatasetSpec
 from oneformer.spec.model import ModelSpec
@@ -103,7 +104,30 @@ def test_a_loader_can_be_sent_to_spawned_workers(
     loader = train_loader(dataset, labels, records, model=model, seed=3)
     samples, make = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
     a, b = make([samples[(0, 5)]]), loader.collate_fn([loader.dataset[(0, 5)]])
-    assert same(a, b)
+    assert same(a.to("cpu"), b.to("cpu"))
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_give_the_same(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec, method: str
+) -> None:
+    dataset.train.batch_size = 4
+    alone = epoch(train_loader(dataset, labels, records, model=model, seed=3), 0)
+    dataset.train.num_workers = 1
+    loader = train_loader(dataset, labels, records, model=model, seed=3)
+    loader.multiprocessing_context = method
+    for a, b in zip(alone, epoch(loader, 0), strict=True):
+        assert same(a, b)
+
+
+def test_a_loader_hands_parcels_over_where_they_are_asked_for(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    loader = train_loader(dataset, labels, records, model=model, seed=3)
+    batches = epoch(loader, 0)
+    loader.packed = True
+    parcels = epoch(loader, 0)
+    assert all(isinstance(p, Parcel) and same(p.to("cpu"), b) for p, b in zip(parcels, batches, strict=True))
 
 
 def test_the_task_draw_follows_the_spec(
@@ -222,3 +246,80 @@ def test_queries_must_exceed_the_learned_texts(
     model.one_former.num_object_queries = 4
     with pytest.raises(SpecError, match="4 queries leave no text beside 4"):
         train_loader(dataset, labels, records, model=model, seed=0)
+
+
+EVERY_CHANGE = {
+    "rotation_prob": 0.5, "blur_prob": 0.5, "erase_prob": 0.5, "rotate90_prob": 0.5, "vertical_flip_prob": 0.5,
+    "crop_max_class_frac": 0.7,
+}  # fmt: skip
+
+
+def with_everything(dataset: DatasetSpec) -> DatasetSpec:
+    dataset.cutmix_prob = 0.6
+    for key, value in EVERY_CHANGE.items():
+        setattr(dataset.augmentation, key, value)
+    return dataset
+
+
+def test_every_change_gives_the_same_with_any_number_of_workers_and_ranks(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset = with_everything(dataset)
+    dataset.train.batch_size = 1
+    alone = {b.names[0]: b for b in epoch(train_loader(dataset, labels, records, model=model, seed=3), 1)}
+    dataset.train.num_workers = 2
+    shares = [epoch(train_loader(dataset, labels, records, model=model, seed=3, ranks=(r, 2)), 1) for r in range(2)]
+    assert sorted(b.names[0] for share in shares for b in share) == sorted(alone)
+    assert all(same(b, alone[b.names[0]]) for share in shares for b in share)
+
+
+def test_texts_tell_the_objects_that_are_left(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    """Whatever was pasted, erased or cut away: one text for each mask that has a pixel, then the filler."""
+    dataset = with_everything(dataset)
+    samples = train_loader(dataset, labels, records, model=model, seed=3).dataset
+    pasted_over = 0
+    for place in range(60):
+        one = samples[(place // 12, place % 12)]
+        assert one.target is not None and one.target.masks.flatten(1).any(dim=1).all()
+        told = [f"a photo with a {labels.names[i]}" for i in sorted(one.target.labels.tolist())]
+        assert one.texts[: len(told)] == told[: len(one.texts)] and set(one.texts[len(told) :]) <= {FILLERS[one.task]}
+        assert not (one.target.masks & one.target.void).any()
+        stuff = [i for i in one.target.labels.tolist() if not labels.is_thing[i]]
+        assert len(stuff) == len(set(stuff)), "stuff of two photos is one object"
+        pasted_over += len(one.target.labels) > max(len(r.segments) for r in records)
+    assert pasted_over, "some have objects of two photos"
+
+
+def test_a_pasted_photo_has_labels_for_the_task(tiny: TinyDataset, labels: LabelMap, tmp_path: Path) -> None:
+    """Of a mixed data set, only photos whose labels fit are pasted into one another."""
+    from tiny_formats import write_semantic
+
+    plain = write_semantic(tiny, tmp_path)
+    dataset = DatasetSpec(label_map=str(tiny.label_map), cutmix_prob=1.0)
+    dataset.train.annotations = [str(tiny.annotations), str(plain.split["annotations"])]
+    dataset.train.images = [str(tiny.images), str(tiny.images)]
+    dataset.train.panoptic = [str(tiny.panoptic), ""]
+    dataset.augmentation.train_crop_size = [64, 64]
+    model = ModelSpec()
+    records = read_records(dataset, "train", labels)
+    samples = train_loader(dataset, labels, records, model=model, seed=0).dataset
+    assert {record.source.tasks for record in records} == {("semantic", "instance", "panoptic"), ("semantic",)}
+    rng = np.random.default_rng(0)
+    for task, expected in (("semantic", 2), ("instance", 1)):
+        found = {samples._partner(records[0], task, rng).source.tasks for _ in range(50)}
+        assert len(found) == expected and all(task in tasks for tasks in found)
+
+
+def test_a_broken_photo_that_is_to_be_pasted_is_named(broken: TinyDataset, section: object, model: ModelSpec) -> None:
+    dataset = section(broken)  # type: ignore[operator]
+    dataset.cutmix_prob = 1.0
+    labels = read_labels(dataset)
+    records = read_records(dataset, "train", labels)
+    path = Path(records[2].image_path)
+    path.write_bytes(path.read_bytes()[:200])
+    samples = train_loader(dataset, labels, records, model=model, seed=0).dataset
+    found = [samples[(e, 0)] for e in range(20)]
+    faults = [one for one in found if isinstance(one, DataError)]
+    assert faults and len(faults) < 20 and all("scene_002.png" in fault.where for fault in faults)

@@ -98,3 +98,16 @@ def test_an_image_of_the_right_size_is_not_touched() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (80, 100, 3)).astype(np.uint8)
     image, size = prepare_image(pixels, min_size=80, max_size=133, mean=[0, 0, 0], std=[1, 1, 1])
     assert size == (80, 100) and np.array_equal(image.permute(1, 2, 0).numpy(), pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+@pytest.mark.parametrize("rest", [VOID, BACKGROUND])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_number_beyond_all_segments_is_void_whatever_the_rest_is(task: str, rest: int, stacked: bool) -> None:
+    """What turning and erasing leave without a photo."""
+    regions = np.eye(len(SEGMENTS) + 1, len(SEGMENTS), -1, dtype=bool) if stacked else None
+    hidden = INDEX.copy()
+    hidden[0, 1] = len(SEGMENTS) + 1
+    target = make_target(hidden, SEGMENTS, LABELS, task=task, regions=regions, rest=rest)
+    assert target.void[0, 1] and target.void[0, 0] == (rest == VOID)
+    assert not target.masks[:, 0, 1].any() and target.masks.flatten(1).any(dim=1).all()

@@ -120,8 +120,10 @@ DATA = {
     "task_prob_val": Row("{{semantic: 1}}", trained),
     "task_seq_len": Row("20", look_data.validation, also=("model.text_encoder.context_length=20",)),
     "max_seq_len": Row("8", look_data.training),
+    "image_size": Row("32", look_data.training),
     "min_scale": Row("1.0", look_data.training),
     "max_scale": Row("0.5", look_data.training),
+    "cutmix_prob": Row("1", look_data.training),
     "max_image_mpx": Row(
         "0.002", look_data.validation, on=("dataset.augmentation.train_crop_size=[32,32]",), refused="max_image_mpx"
     ),
@@ -139,6 +141,12 @@ AUGMENTATION = {
     "rotate90_prob": Row("1", look_data.training),
     "color_jitter_prob": Row("0", look_data.training),
     "crop_max_class_frac": Row("0.4", look_data.training, on=("dataset.min_scale=1.9",)),
+    "rotation_prob": Row("1", look_data.training),
+    "rotation_degrees": Row("90", look_data.training, on=("dataset.augmentation.rotation_prob=1",)),
+    "blur_prob": Row("1", look_data.training),
+    "blur_sigma": Row("9", look_data.training, on=("dataset.augmentation.blur_prob=1",)),
+    "erase_prob": Row("1", look_data.training),
+    "erase_max_frac": Row("0.9", look_data.training, on=("dataset.augmentation.erase_prob=1",)),
 }
 STEPS = ("train.optim.lr_scheduler=MultiStep",)
 OPTIM = {

@@ -28,6 +28,7 @@ DIFFERENT_DEFAULTS: dict[str, Any] = {
     "train.clip_grad_norm": None,  # acts here; 0.1 would overrule clip_gradients
     "dataset.task_prob_train": THIRDS,  # TAO trains panoptic on 1 %
     "dataset.task_prob_val": THIRDS,  # only zero or not matters
+    "dataset.image_size": [],  # acts here; the crop is what TAO's jitter fits photos into
     "inference.image_size": [],  # a square distorts photos
     "model.sem_seg_head.num_classes": 0,  # counted from the label map
     "wandb.enable": False,  # nothing is sent unasked

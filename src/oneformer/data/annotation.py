@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from oneformer.data.decode import MAX_MPX, index_map, open_image, read_panoptic
+from oneformer.data.decode import MAX_MPX, Photo, index_map, open_image, open_photo, read_panoptic
 from oneformer.data.record import Record, SegmentInfo
 from oneformer.errors import DataError
 
@@ -114,16 +115,27 @@ def _small(table: np.ndarray, largest: int) -> np.ndarray:
 def read_annotated(record: Record, *, max_mpx: float = MAX_MPX) -> tuple[Image.Image, Annotation]:
     """The photo (upright RGB) and the labels of a record. Raises DataError when one is broken or their sizes differ."""
     photo = open_image(record.image_path, max_mpx=max_mpx)
-    size = (photo.height, photo.width)
+    return photo, _labels(record, (photo.height, photo.width), max_mpx=max_mpx)
+
+
+@contextmanager
+def open_annotated(record: Record, *, max_mpx: float = MAX_MPX) -> Iterator[tuple[Photo, Annotation]]:
+    """The same with the photo's pixels still to be decoded, which raises DataError as well."""
+    with open_photo(record.image_path, max_mpx=max_mpx) as photo:
+        yield photo, _labels(record, photo.size, max_mpx=max_mpx)
+
+
+def _labels(record: Record, size: tuple[int, int], *, max_mpx: float) -> Annotation:
+    """The labels of a record whose photo has this (height, width)."""
     annotation = record.source.decoder(record, size, max_mpx=max_mpx)
-    if record.width and (record.width, record.height) not in (photo.size, size):
+    if record.width and (record.width, record.height) not in (size, size[::-1]):
         raise DataError(
-            f"the photo is {photo.width} x {photo.height}, the annotation file says {record.width} x {record.height}",
+            f"the photo is {size[1]} x {size[0]}, the annotation file says {record.width} x {record.height}",
             where=record.image_path,
             hint=f"correct width and height of image id {record.image_id}",
             kind="size_mismatch",
         )
-    return photo, annotation
+    return annotation
 
 
 def same_size(record: Record, size: tuple[int, int], other: tuple[int, ...], *, path: str) -> None:

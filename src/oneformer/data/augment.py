@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp, log
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
+
+from oneformer.data.color import MIN_SIGMA, Colors, blurred
+from oneformer.data.decode import Photo
+from oneformer.data.window import Picked, Window
 
 if TYPE_CHECKING:
     from oneformer.spec.data import DatasetSpec
 
 CROP_TRIES = 10  # oneformer-model.md 1.9 (ADE20K recipe) and tao-oneformer.md 3.4
-# SSD's colour changes, oneformer-model.md 1.9.
-BRIGHTNESS = 32.0
-CONTRAST = (0.5, 1.5)
-SATURATION = (0.5, 1.5)
-HUE_FRAC = 18 / 180  # 18 steps of OpenCV's 180 hues, as a share of the whole circle
-
-TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+# Erasing, tao-oneformer.md 3.4: least share of the crop, narrowest and widest shape, draws until one fits.
+MIN_ERASED = 0.02
+ASPECT = (0.3, 3.3)
+ERASE_TRIES = 10
+# A JPEG is decoded at a fraction as long as that leaves so many pixels for each that is kept: then the filter hides it.
+SPARE = 2.0
+REDUCTIONS = (8, 4, 2)
 
 
 @dataclass(frozen=True)
-class Window:
-    """The part of a photo scaled to `size` (height, width) that is kept, in pixels of the scaled photo."""
+class Augmented:
+    """What is kept of a photo: uint8 (3, h, w), and its ids of the same size."""
 
-    size: tuple[int, int]
-    top: int
-    left: int
-    height: int
-    width: int
+    pixels: torch.Tensor
+    ids: Picked
 
 
 class Augment:
@@ -41,49 +44,134 @@ class Augment:
         self.min_scale, self.max_scale = dataset.min_scale, dataset.max_scale
         height, width = self.spec.train_crop_size
         self.crop = (int(height), int(width))
+        self.frame = frame_of(dataset)
+        self.fill = torch.tensor(dataset.pixel_mean).round().to(torch.uint8)
 
     def __call__(
-        self, image: np.ndarray | Image.Image, ids: np.ndarray, *, classes: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (H, W, 3) and ids (H, W) -> uint8 (h, w, 3) and ids (h, w), at most the crop's size, not padded.
+        self, photo: Photo | np.ndarray, ids: np.ndarray, *, classes: np.ndarray, rng: np.random.Generator
+    ) -> Augmented:
+        """A photo (uint8 (H, W, 3)) and ids (H, W) -> what is kept of both, at most the crop's size, not padded.
 
         `classes[id]` is the class of an id, -1 for what does not count (void), for `crop_max_class_frac`; ids are 0 ..
-        len(classes) - 1. Photos are scaled bilinearly with antialiasing, ids to the nearest pixel.
+        len(classes) - 1. The id len(classes) stands for pixels that show nothing of the photo any more. Photos are
+        scaled bilinearly with antialiasing, ids to the nearest pixel. Steps that are switched off draw no number.
+        Raises DataError when the photo cannot be decoded.
         """
-        photo = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        photo = photo if isinstance(photo, Photo) else Photo.of(photo)
         size = self._scaled_size(ids.shape, rng)
-        window, ids = self._crop(size, ids, classes, rng)
-        photo = cut_photo(photo, window)
-        if rng.random() < self.spec.flip_prob:
-            photo, ids = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT), ids[:, ::-1]
-        if rng.random() < self.spec.vertical_flip_prob:
-            photo, ids = photo.transpose(Image.Transpose.FLIP_TOP_BOTTOM), ids[::-1]
-        if rng.random() < self.spec.rotate90_prob:
-            # A quarter turn of an oblong crop would not fit the batch's shape.
-            turns = int(rng.integers(1, 4)) if self.crop[0] == self.crop[1] else 2
-            photo, ids = photo.transpose(TURNS[turns]), np.rot90(ids, turns)
-        photo = jitter_colors(photo, self.spec.color_jitter_prob, rng)
-        return np.asarray(photo), np.ascontiguousarray(ids)
+        angle = self._angle(rng)
+        grid = 1 if angle else reduction(photo, size)
+        classes = np.append(classes, -1)
+        hidden = len(classes) - 1
+        if angle:
+            ids = turned_ids(ids, angle, hidden)
+        window, picked = self._crop(ids, size, grid, classes, rng)
+        picked, changes = self._mirror(picked, rng)
+        colors = Colors.draw(self.spec.color_jitter_prob, rng)
+
+        whole = photo.pixels(grid)
+        if angle:
+            whole = turned_photo(whole, angle, tuple(self.fill.tolist()))
+        region = np.require(window.region(whole, grid=grid), requirements=("C", "W"))
+        pixels = torch.from_numpy(region).permute(2, 0, 1)  # (3, R, C)
+        # Where the photo is enlarged, it has fewer pixels before than afterwards.
+        colors_first = region.shape[0] * region.shape[1] < window.height * window.width
+        pixels = colors(pixels) if colors_first else pixels
+        pixels = changes(window.scaled(pixels, grid=grid))
+        pixels = pixels if colors_first else colors(pixels)
+        return self._hide(self._blur(pixels, rng), picked, hidden, rng)
 
     def _scaled_size(self, size: Sequence[int], rng: np.random.Generator) -> tuple[int, int]:
         """The photo's (height, width) after random scaling."""
         if self.spec.train_resize == "lsj":
-            return jittered_size(size, self.crop, scale=rng.uniform(self.min_scale, self.max_scale))
+            return jittered_size(size, self.frame, scale=rng.uniform(self.min_scale, self.max_scale))
         shorter = int(rng.choice(self.spec.train_min_size))
         return shortest_edge_size(size, min_size=shorter, max_size=self.spec.train_max_size)
 
+    def _angle(self, rng: np.random.Generator) -> float:
+        """Degrees to the left, 0 for none."""
+        most = self.spec.rotation_degrees
+        return rng.uniform(-most, most) if happens(self.spec.rotation_prob, rng) else 0.0
+
     def _crop(
-        self, size: tuple[int, int], ids: np.ndarray, classes: np.ndarray, rng: np.random.Generator
-    ) -> tuple[Window, np.ndarray]:
+        self, ids: np.ndarray, size: tuple[int, int], grid: int, classes: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Window, Picked]:
         """A random window of the scaled photo and the ids in it; redrawn while one class covers too much of it."""
         limit = self.spec.crop_max_class_frac
         free = size[0] > self.crop[0] or size[1] > self.crop[1]
         for _ in range(CROP_TRIES if limit < 1 and free else 1):
-            window = random_window(size, self.crop, rng)
-            cut = cut_ids(ids, window)
-            if limit >= 1 or _largest_share(classes.take(cut)) <= limit:
+            window = Window.draw(ids.shape, size, self.crop, rng=rng, grid=grid)
+            picked = window.labels(ids)
+            if limit >= 1 or _largest_share(picked.spread(classes[picked.seen])) <= limit:
                 break
-        return window, cut
+        return window, picked
+
+    def _mirror(self, ids: Picked, rng: np.random.Generator) -> tuple[Picked, Mirror]:
+        """Flips and quarter turns of the ids, and what does the same to pixels."""
+        flips: list[int] = []
+        if rng.random() < self.spec.flip_prob:
+            flips, ids = [*flips, -1], ids.mirrored()
+        if rng.random() < self.spec.vertical_flip_prob:
+            flips, ids = [*flips, -2], ids.upended()
+        quarters = 0
+        if rng.random() < self.spec.rotate90_prob:
+            # A quarter turn of an oblong crop would not fit the batch's shape.
+            quarters = int(rng.integers(1, 4)) if self.crop[0] == self.crop[1] else 2
+            ids = ids.turned(quarters)
+        return ids, Mirror(tuple(flips), quarters)
+
+    def _blur(self, pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        if not happens(self.spec.blur_prob, rng):
+            return pixels
+        return blurred(pixels, rng.uniform(MIN_SIGMA, max(MIN_SIGMA, self.spec.blur_sigma)))
+
+    def _hide(self, pixels: torch.Tensor, ids: Picked, hidden: int, rng: np.random.Generator) -> Augmented:
+        """Erase a rectangle now and then: the mean colour, and no label."""
+        box = erased_box(ids.shape, self.spec.erase_max_frac, rng) if happens(self.spec.erase_prob, rng) else None
+        if box is None:
+            return Augmented(pixels, ids)
+        pixels = pixels.clone()
+        pixels[:, box[0], box[1]] = self.fill[:, None, None]
+        whole = holding(ids.map(), hidden)
+        whole[box] = hidden
+        return Augmented(pixels, Picked.whole(whole))
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Flips of dimensions and quarter turns to the left, in this order."""
+
+    flips: tuple[int, ...]
+    quarters: int
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (3, h, w) -> the same mirrored and turned."""
+        pixels = pixels.flip(self.flips) if self.flips else pixels
+        return torch.rot90(pixels, self.quarters, (1, 2)) if self.quarters else pixels
+
+
+def happens(prob: float, rng: np.random.Generator) -> bool:
+    """Whether something of this probability happens; what never does takes no number from the generator."""
+    return prob > 0 and bool(rng.random() < prob)
+
+
+def frame_of(dataset: DatasetSpec) -> tuple[int, int]:
+    """(height, width) that large-scale jitter of scale 1 fits photos into: `image_size`, else the crop."""
+    given = dataset.image_size
+    if not given:
+        height, width = dataset.augmentation.train_crop_size
+        return int(height), int(width)
+    width, height = (given, given) if isinstance(given, int) else (given[0], given[-1])
+    return int(height), int(width)
+
+
+def reduction(photo: Photo, size: tuple[int, int]) -> int:
+    """1, 2, 4 or 8: the part of its size at which a photo that is scaled to `size` (height, width) may be decoded."""
+    if photo.reducible:
+        for reduce in REDUCTIONS:
+            if all(have >= SPARE * reduce * want for have, want in zip(photo.size, size, strict=True)):
+                return reduce
+    return 1
 
 
 def _largest_share(classes: np.ndarray) -> float:
@@ -92,12 +180,12 @@ def _largest_share(classes: np.ndarray) -> float:
     return float(counts.max() / counts.sum()) if counts.sum() else 1.0
 
 
-def jittered_size(size: Sequence[int], crop: tuple[int, int], *, scale: float) -> tuple[int, int]:
-    """Large-scale jitter: the photo's (height, width) so that it just fits into `scale` times the crop.
+def jittered_size(size: Sequence[int], frame: tuple[int, int], *, scale: float) -> tuple[int, int]:
+    """Large-scale jitter: the photo's (height, width) so that it just fits into `scale` times the frame.
 
     Rule of the published COCO recipe (oneformer-model.md 1.9; detectron2 ResizeScale).
     """
-    factor = min(scale * crop[0] / size[0], scale * crop[1] / size[1])
+    factor = min(scale * frame[0] / size[0], scale * frame[1] / size[1])
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
@@ -113,57 +201,30 @@ def shortest_edge_size(size: Sequence[int], *, min_size: int, max_size: int) -> 
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def random_window(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> Window:
-    """A window of the crop's size, or the photo's where that is smaller, anywhere with equal probability."""
-    height, width = min(size[0], crop[0]), min(size[1], crop[1])
-    top = int(rng.integers(0, size[0] - height + 1))
-    left = int(rng.integers(0, size[1] - width + 1))
-    return Window(size, top, left, height, width)
+def turned_photo(pixels: np.ndarray, angle: float, fill: tuple[int, ...]) -> np.ndarray:
+    """uint8 (H, W, 3) turned to the left about its middle by so many degrees; corners of the colour `fill`."""
+    turned = Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill)
+    return np.asarray(turned)
 
 
-def cut_photo(photo: Image.Image, window: Window) -> Image.Image:
-    """The window of the scaled photo; only the pixels in it are computed."""
-    y, x = photo.height / window.size[0], photo.width / window.size[1]
-    box = (
-        window.left * x,
-        window.top * y,
-        min((window.left + window.width) * x, photo.width),
-        min((window.top + window.height) * y, photo.height),
-    )
-    return photo.resize((window.width, window.height), Image.Resampling.BILINEAR, box=box)
+def turned_ids(ids: np.ndarray, angle: float, hidden: int) -> np.ndarray:
+    """The same for ids (H, W), to the nearest pixel; corners are `hidden`."""
+    turned = Image.fromarray(ids.astype(np.int32)).rotate(angle, Image.Resampling.NEAREST, fillcolor=hidden)
+    return np.asarray(turned).astype(holding(ids, hidden).dtype)
 
 
-def cut_ids(ids: np.ndarray, window: Window) -> np.ndarray:
-    """The window of the scaled id map (H, W): each pixel takes the id at its centre."""
-    rows = (np.arange(window.top, window.top + window.height) + 0.5) * (ids.shape[0] / window.size[0])
-    columns = (np.arange(window.left, window.left + window.width) + 0.5) * (ids.shape[1] / window.size[1])
-    rows = np.minimum(rows.astype(np.intp), ids.shape[0] - 1)
-    columns = np.minimum(columns.astype(np.intp), ids.shape[1] - 1)
-    return ids[rows][:, columns]
+def holding(ids: np.ndarray, number: int) -> np.ndarray:
+    """The ids, in a type that has room for `number`."""
+    return ids if number <= np.iinfo(ids.dtype).max else ids.astype(np.int32)
 
 
-def jitter_colors(photo: Image.Image, prob: float, rng: np.random.Generator) -> Image.Image:
-    """SSD's colour changes, each with probability `prob`: brightness; contrast before or after saturation and hue."""
-    steps = np.arange(256, dtype=np.float64)
-    brightness = steps + rng.uniform(-BRIGHTNESS, BRIGHTNESS) if rng.random() < prob else None
-    contrast = steps * rng.uniform(*CONTRAST) if rng.random() < prob else None
-    saturation = steps * rng.uniform(*SATURATION) if rng.random() < prob else None
-    hue = (steps + rng.uniform(-HUE_FRAC, HUE_FRAC) * 256) % 256 if rng.random() < prob else None
-    contrast_first = rng.random() < 0.5
-
-    photo = _mapped(photo, brightness)
-    if contrast_first:
-        photo = _mapped(photo, contrast)
-    if saturation is not None or hue is not None:
-        tables = [hue if hue is not None else steps, saturation if saturation is not None else steps, steps]
-        photo = photo.convert("HSV").point([value for table in tables for value in _bytes(table)]).convert("RGB")
-    return photo if contrast_first else _mapped(photo, contrast)
-
-
-def _mapped(photo: Image.Image, table: np.ndarray | None) -> Image.Image:
-    """Each channel's values replaced by the table's."""
-    return photo if table is None else photo.point(_bytes(table) * 3)
-
-
-def _bytes(table: np.ndarray) -> list[int]:
-    return np.clip(np.rint(table), 0, 255).astype(np.uint8).tolist()
+def erased_box(size: tuple[int, int], most: float, rng: np.random.Generator) -> tuple[slice, slice] | None:
+    """Rows and columns of a random rectangle of at most the share `most` of (height, width); None when none fits."""
+    for _ in range(ERASE_TRIES):
+        area = rng.uniform(min(MIN_ERASED, most), most) * size[0] * size[1]
+        aspect = exp(rng.uniform(log(ASPECT[0]), log(ASPECT[1])))
+        height, width = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < height < size[0] and 0 < width < size[1]:
+            top, left = int(rng.integers(0, size[0] - height + 1)), int(rng.integers(0, size[1] - width + 1))
+            return slice(top, top + height), slice(left, left + width)
+    return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from oneformer.data.files import examples, open_binary
+from oneformer.data.jpeg import decode_jpeg
 from oneformer.data.record import SegmentInfo
 from oneformer.errors import DataError
 
@@ -21,6 +23,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", "
 MAX_MPX = 200.0  # the default of dataset.max_image_mpx, in million pixels
 # What Pillow's decoders raise on broken files.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+ORIENTATION, UPRIGHT, QUARTER_TURNED = 0x0112, 1, (5, 6, 7, 8)  # EXIF 2.3
 # Modes that Pillow turns into RGB without a choice to be made.
 PLAIN_MODES = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 
@@ -46,6 +49,68 @@ def open_image(path: str | Path, *, max_mpx: float = MAX_MPX) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image), where=str(path))
         except BROKEN as error:
             raise _broken(path, error, what="image") from None
+
+
+class Photo:
+    """A photo whose size is known; its pixels are decoded when they are asked for."""
+
+    def __init__(self, size: tuple[int, int], decode: Callable[[int], np.ndarray], *, reducible: bool = False) -> None:
+        """`size` is (height, width) upright; `decode` is `pixels`; `reducible` says that it can do with less."""
+        self.size = size
+        self.reducible = reducible
+        self._decode = decode
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> Photo:
+        """From pixels uint8 (H, W, 3) that are there already."""
+        return cls((pixels.shape[0], pixels.shape[1]), lambda _: pixels)
+
+    def pixels(self, reduce: int = 1) -> np.ndarray:
+        """uint8 (H, W, 3); with `reduce` 2, 4 or 8 every so many pixels of a side are one, the last may be fewer.
+
+        Only where `reducible`: a JPEG is decoded at that size at a fraction of the cost. Raises DataError.
+        """
+        assert reduce == 1 or self.reducible, "this file is decoded whole"
+        return self._decode(reduce)
+
+
+@contextmanager
+def open_photo(path: str | Path, *, max_mpx: float = MAX_MPX) -> Iterator[Photo]:
+    """A photo by its file, closed at the end. Rules and errors: see `open_image`."""
+    with open_binary(path, what="image file") as file:
+        image = _open(file, path, what="image")
+        _check_size(image, path, max_mpx)
+        try:
+            if image.format == "JPEG":
+                photo = _jpeg_photo(file, image, path)
+            else:
+                image.load()
+                photo = Photo.of(np.asarray(to_rgb(ImageOps.exif_transpose(image), where=str(path))))
+        except BROKEN as error:
+            raise _broken(path, error, what="image") from None
+        yield photo
+
+
+def _jpeg_photo(file: BinaryIO, image: Image.Image, path: str | Path) -> Photo:
+    """A JPEG that is decoded at the size it is needed in."""
+    orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+    width, height = image.size
+    upright = orientation not in range(2, 9)
+
+    def decode(reduce: int) -> np.ndarray:
+        try:
+            if upright and image.mode == "RGB" and (pixels := decode_jpeg(file, (height, width), reduce)) is not None:
+                return pixels
+            if reduce > 1:
+                # Rounded down: Pillow takes the largest reduction that is not smaller than asked for.
+                image.draft(image.mode, (width // reduce, height // reduce))
+            image.load()
+            return np.asarray(to_rgb(ImageOps.exif_transpose(image), where=str(path)))
+        except BROKEN as error:
+            raise _broken(path, error, what="image") from None
+
+    size = (width, height) if orientation in QUARTER_TURNED else (height, width)
+    return Photo(size, decode, reducible=upright and image.mode in ("RGB", "L"))
 
 
 def to_rgb(image: Image.Image, *, where: str) -> Image.Image:
@@ -140,16 +205,20 @@ def _open_mask(path: str | Path, *, max_mpx: float) -> Image.Image:
 
 def _packed(image: Image.Image) -> np.ndarray:
     """RGB or RGBA -> int32 (H, W) of R + 256 G + 65536 B."""
-    # Four bytes a pixel are one little-endian number: three channels in one step.
-    quads = np.asarray(image.convert("RGBA")).view("<u4")[..., 0]  # (H, W)
-    return (quads & 0xFFFFFF).astype(np.int32)
+    # Pillow keeps four bytes a pixel, which are one little-endian number: three channels in one step.
+    quads = np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA"), "<u4")
+    return (quads & 0xFFFFFF).astype(np.int32).reshape(image.height, image.width)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of an image from its header, upright. Raises DataError when the file is no image."""
+    """(width, height) of an image from its header, upright; nothing is decoded. Raises DataError."""
     with open_binary(path, what="image file") as file:
         image = _open(file, path, what="image")
-        quarter_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        try:
+            # A PNG's own `getexif` decodes it in search of marks behind the pixels.
+            quarter_turned = Image.Image.getexif(image).get(ORIENTATION, UPRIGHT) in QUARTER_TURNED
+        except BROKEN as error:
+            raise _broken(path, error, what="image") from None
         return (image.height, image.width) if quarter_turned else (image.width, image.height)
 
 

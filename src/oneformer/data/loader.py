@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from oneformer.data.annotation import read_annotated
-from oneformer.data.augment import Augment
-from oneformer.data.batch import Batch, collate
+from oneformer.data.annotation import open_annotated
+from oneformer.data.augment import Augment, happens
+from oneformer.data.batch import Parcel, collate
 from oneformer.data.labels import LabelMap
+from oneformer.data.mix import Cut, pasted
 from oneformer.data.record import Record, RecordTable
-from oneformer.data.sample import BACKGROUND, VOID, Sample, Truth, make_target, normalize, prepare_image
+from oneformer.data.sample import BACKGROUND, VOID, Norm, Sample, Truth, make_target, planes, scale_image
 from oneformer.data.sizes import Sizes
 from oneformer.data.task import TASKS, all_texts, allowed_tasks, draw_task, probabilities_by_labels, texts_for
 from oneformer.data.tokens import Tokenizer, task_tokenizer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from oneformer.spec.model import ModelSpec
 
 Key = tuple[int, int]  # (epoch, index of the record)
+PARTNER_TRIES = 10
 
 
 class TrainSamples(Dataset[Sample | DataError]):
@@ -42,7 +44,7 @@ class TrainSamples(Dataset[Sample | DataError]):
         self.records = RecordTable(records)
         self.labels = labels
         self.augment = Augment(dataset)
-        self.mean, self.std = tuple(dataset.pixel_mean), tuple(dataset.pixel_std)
+        self.cutmix_prob = dataset.cutmix_prob
         self.max_mpx = dataset.max_image_mpx
         self.num_texts = num_texts(model)
         labelled = dict.fromkeys(record.source.tasks for record in records)
@@ -63,24 +65,42 @@ class TrainSamples(Dataset[Sample | DataError]):
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
         task = draw_task(self.probabilities[record.source.tasks], rng)
-        photo, labelled = read_annotated(record, max_mpx=self.max_mpx)
-        original_size = labelled.index.shape
-        pixels, places = self.augment(photo, labelled.index, classes=labelled.classes(), rng=rng)
+        cut, original_size = self._cut(record, rng)
+        if happens(self.cutmix_prob, rng) and (partner := self._partner(record, task, rng)) is not None:
+            cut = pasted(cut, self._cut(partner, rng)[0], rng)
         rest = BACKGROUND if record.source.rest_is_background else VOID
-        segments, regions = labelled.segments, labelled.regions
-        target = make_target(places, segments, self.labels, task=task, regions=regions, rest=rest)
+        # Of what can be seen of the labels, which is less than the map where the photo was enlarged.
+        target = make_target(cut.ids.seen, cut.segments, self.labels, task=task, regions=cut.regions, rest=rest)
         texts = texts_for(task, target.labels.tolist(), self.labels.names, num_texts=self.num_texts)
         return Sample(
-            image=normalize(pixels, mean=self.mean, std=self.std),
-            size=(pixels.shape[0], pixels.shape[1]),
-            original_size=(original_size[0], original_size[1]),
+            image=cut.pixels,
+            size=cut.ids.shape,
+            original_size=original_size,
             task=task,
             texts=texts,
-            target=target,
+            target=target.spread(cut.ids),
             truth=None,
             name=Path(record.image_path).name,
             image_id=record.image_id,
         )
+
+    def _cut(self, record: Record, rng: np.random.Generator) -> tuple[Cut, tuple[int, int]]:
+        """What augmentation leaves of a photo, and the photo's (height, width)."""
+        with open_annotated(record, max_mpx=self.max_mpx) as (photo, labelled):
+            kept = self.augment(photo, labelled.index, classes=labelled.classes(), rng=rng)
+        return Cut(kept.pixels, kept.ids, labelled.segments, labelled.regions), photo.size
+
+    def _partner(self, record: Record, task: str, rng: np.random.Generator) -> Record | None:
+        """A photo to paste from: one with labels for the task, and whose unlabelled pixels mean the same.
+
+        None when a few draws find none.
+        """
+        for _ in range(PARTNER_TRIES):
+            other = self.records[int(rng.integers(len(self.records)))]
+            alike = other.source.rest_is_background == record.source.rest_is_background
+            if alike and task in other.source.tasks:
+                return other
+        return None
 
 
 class EvaluationSamples(Dataset[Sample | DataError]):
@@ -89,7 +109,6 @@ class EvaluationSamples(Dataset[Sample | DataError]):
     def __init__(self, dataset: DatasetSpec, records: Sequence[Record], *, fit: tuple[int, int] | None = None) -> None:
         self.records = RecordTable(records)
         self.sizes = Sizes(dataset.augmentation.test_min_size, dataset.augmentation.test_max_size, fit)
-        self.mean, self.std = tuple(dataset.pixel_mean), tuple(dataset.pixel_std)
         self.max_mpx = dataset.max_image_mpx
 
     def __len__(self) -> int:
@@ -102,13 +121,12 @@ class EvaluationSamples(Dataset[Sample | DataError]):
             return error
 
     def _sample(self, record: Record) -> Sample:
-        photo, labelled = read_annotated(record, max_mpx=self.max_mpx)
-        limits = self.sizes.limits(photo.height, photo.width)
-        image, size = prepare_image(np.asarray(photo), mean=self.mean, std=self.std, **limits)
+        with open_annotated(record, max_mpx=self.max_mpx) as (photo, labelled):
+            pixels = scale_image(photo.pixels(), **self.sizes.limits(*photo.size))
         return Sample(
-            image=image,
-            size=size,
-            original_size=(photo.height, photo.width),
+            image=planes(pixels),
+            size=(pixels.shape[0], pixels.shape[1]),
+            original_size=photo.size,
             task="panoptic",
             texts=[],
             target=None,
@@ -165,16 +183,21 @@ class EpochSampler(Sampler[Key]):
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader whose workers hand faults of files over, to be raised as they are."""
+    """A DataLoader of batches whose workers send parcels, and faults of files, to be raised as they are.
+
+    `packed` hands the parcels over: whoever takes them makes the batches, on the device that needs them.
+    """
+
+    packed = False
 
     def __iter__(self) -> Any:
-        for batch in super().__iter__():
-            if isinstance(batch, DataError):
-                # Nothing may hold the workers any longer (so a new error, not `batch`, whose traceback would hold this
+        for parcel in super().__iter__():
+            if isinstance(parcel, DataError):
+                # Nothing may hold the workers any longer (so a new error, not `parcel`, whose traceback would hold this
                 # frame): they end at once now, while ended by the garbage collector each takes five seconds.
                 self._iterator = None
-                raise DataError(batch.what, where=batch.where, hint=batch.hint)
-            yield batch
+                raise DataError(parcel.what, where=parcel.where, hint=parcel.hint)
+            yield parcel if self.packed else parcel.to("cpu")
 
 
 def train_loader(
@@ -204,6 +227,7 @@ def train_loader(
         batch_size=dataset.train.batch_size,
         collate_fn=partial(
             collate_or_fault,
+            norm=Norm.of(dataset),
             task_tokenizer=_task_tokenizer(model),
             text_tokenizer=text_tokenizer,
             size_divisibility=model.one_former.size_divisibility,
@@ -237,6 +261,7 @@ def eval_loader(
         batch_size=getattr(dataset, split).batch_size,
         collate_fn=partial(
             collate_or_fault,
+            norm=Norm.of(dataset),
             task_tokenizer=tokenizer,
             text_tokenizer=tokenizer,
             size_divisibility=1 if fit else model.one_former.size_divisibility,
@@ -256,7 +281,7 @@ def _loader(samples: Dataset[Any], dataset: DatasetSpec, split: str, **options: 
     )
 
 
-def collate_or_fault(samples: Sequence[Sample | DataError], **options: Any) -> Batch | DataError:
+def collate_or_fault(samples: Sequence[Sample | DataError], **options: Any) -> Parcel | DataError:
     """`collate`, or the first fault among the samples."""
     faults = [s for s in samples if isinstance(s, DataError)]
     return faults[0] if faults else collate([s for s in samples if isinstance(s, Sample)], **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from oneformer.data.augment import shortest_edge_size
 from oneformer.data.labels import LabelMap
 from oneformer.data.record import SegmentInfo
 from oneformer.data.task import TASKS
+from oneformer.data.window import Picked
+
+if TYPE_CHECKING:
+    from oneformer.spec.data import DatasetSpec
 
 # Values of an object map beside object numbers.
 BACKGROUND = -1  # labelled, but no object of the task: a negative example for every mask
@@ -52,6 +57,11 @@ class Target:
         """The map of `from_map` when each of its numbers is one object."""
         return self._map if self._members is None else None
 
+    def compact(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`numbers` and `members` of `from_map`, which it was made by."""
+        assert self._map is not None
+        return self._map, self._members
+
     @cached_property
     def masks(self) -> torch.Tensor:
         """bool (N, H, W), one mask per object."""
@@ -79,9 +89,10 @@ class Target:
         """The same on another device; as a map as long as it is one."""
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Target:
-        """The same in page-locked memory."""
-        return self._mapped(lambda tensor: tensor.pin_memory())
+    def spread(self, shape: Picked) -> Target:
+        """Made of `shape.seen` -> the whole map's."""
+        assert self._map is not None
+        return Target.from_map(self.labels, torch.from_numpy(shape.spread(self._map.numpy())), self._members)
 
     def padded(self, height: int, width: int) -> Target:
         """The same with void added at the bottom and right."""
@@ -117,7 +128,7 @@ class Truth:
 class Sample:
     """One photo, ready to be batched."""
 
-    image: torch.Tensor  # float32 (3, H, W), normalised, not padded
+    image: torch.Tensor  # uint8 (3, H, W), neither normalised nor padded: a quarter of the bytes on every way
     size: tuple[int, int]  # (H, W) of `image`
     original_size: tuple[int, int]  # (H0, W0) of the photo
     task: str
@@ -139,18 +150,19 @@ def make_target(
 ) -> Target:
     """The objects of a task, in the order of class ids.
 
-    `index` int (H, W) holds i + 1 for `segments[i]` and 0 for none, or regions, see `Annotation`. Semantic: one object
-    per class. Instance: things, one each, whole where they overlap; stuff is background. Panoptic: things one each,
-    stuff one per class. Crowds are void in every task (they are neither one object nor none), what is only semantic in
-    the two others, and what has no pixel left is no object. `rest` (VOID or BACKGROUND) is what no segment covers.
+    `index` int (H, W) holds i + 1 for `segments[i]` and 0 for none, or regions, see `Annotation`; the first number
+    beyond those is void. Semantic: one object per class. Instance: things, one each, whole where they overlap; stuff is
+    background. Panoptic: things one each, stuff one per class. Crowds are void in every task (they are neither one
+    object nor none), what is only semantic in the two others, and what has no pixel left is no object. `rest` (VOID or
+    BACKGROUND) is what no segment covers.
     """
     if regions is not None and task == "instance":
         return _instance_target(index, segments, labels, regions=regions, rest=rest)
     if regions is not None:
-        index = topmost(regions).astype(index.dtype).take(index)
+        index = np.append(topmost(regions), len(segments) + 1).astype(index.dtype).take(index)
     present = np.bincount(index.ravel(), minlength=len(segments) + 1)[1:] > 0
     objects: dict[tuple[int, int], list[int]] = {}  # (class, own id or 0 when merged) -> places in `segments`
-    table = np.full(len(segments) + 1, VOID, index.dtype)
+    table = np.full(len(segments) + 2, VOID, index.dtype)
     table[0] = rest
     for place, segment in enumerate(segments):
         thing = labels.is_thing[segment.class_id]
@@ -178,7 +190,7 @@ def _instance_target(
     index: np.ndarray, segments: Sequence[SegmentInfo], labels: LabelMap, *, regions: np.ndarray, rest: int
 ) -> Target:
     """Things with their whole masks. A pixel of any of them is known, whatever else covers it."""
-    present: np.ndarray = np.bincount(index.ravel(), minlength=len(regions)) > 0  # (R,)
+    present: np.ndarray = np.bincount(index.ravel(), minlength=len(regions))[: len(regions)] > 0  # (R,)
     seen = (regions & present[:, None]).any(axis=0)  # (N,)
     known = [_counts(segment, "instance") for segment in segments]
     things = [
@@ -190,29 +202,58 @@ def _instance_target(
     members = regions[:, things].T  # (objects, R)
     sure = [place for place in range(len(segments)) if known[place]]
     free = np.where(regions[:, sure].any(axis=1), BACKGROUND, np.where(regions.any(axis=1), VOID, rest))
-    numbers = np.where(members.any(axis=0), np.arange(len(regions)), free).astype(index.dtype)
+    numbers = np.append(np.where(members.any(axis=0), np.arange(len(regions)), free), VOID).astype(index.dtype)
     class_ids = torch.tensor([segments[place].class_id for place in things], dtype=torch.int64)
     return Target.from_map(
         class_ids, torch.from_numpy(numbers.take(index)), torch.from_numpy(np.ascontiguousarray(members))
     )
 
 
+@dataclass(frozen=True)
+class Norm:
+    """Mean and standard deviation of red, green and blue, on the 0-255 scale."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, dataset: DatasetSpec) -> Norm:
+        """As the spec says."""
+        return cls(tuple(dataset.pixel_mean), tuple(dataset.pixel_std))
+
+    def __call__(self, pixels: torch.Tensor, *, out: torch.Tensor) -> None:
+        """uint8 (3, H, W) -> (value - mean) / std per channel, into `out` float32 of the same shape."""
+        mean, std = (out.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        torch.sub(pixels, mean, out=out)
+        out.div_(std)
+
+
 def normalize(pixels: np.ndarray, *, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8 (H, W, 3) -> float32 (3, H, W), (value - mean) / std per channel on the 0-255 scale."""
-    image = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32, order="C"))  # (3, H, W)
-    shift = torch.tensor(mean, dtype=torch.float32)[:, None, None]
-    return image.sub_(shift).div_(torch.tensor(std, dtype=torch.float32)[:, None, None])
+    image = torch.empty(3, *pixels.shape[:2])
+    Norm(tuple(mean), tuple(std))(planes(pixels), out=image)
+    return image
+
+
+def planes(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, 3) -> (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def prepare_image(
     pixels: np.ndarray, *, min_size: int, max_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """A photo uint8 (H0, W0, 3) as the network takes it: float32 (3, H, W) and (H, W).
+    """A photo uint8 (H0, W0, 3) as the network takes it: float32 (3, H, W) and (H, W); see `scale_image`."""
+    pixels = scale_image(pixels, min_size=min_size, max_size=max_size)
+    return normalize(pixels, mean=mean, std=std), (pixels.shape[0], pixels.shape[1])
 
-    Scaled so that the shorter side is `min_size` and the longer at most `max_size` (bilinear, antialiased, on
-    uint8: oneformer-model.md 1.1), then normalised.
+
+def scale_image(pixels: np.ndarray, *, min_size: int, max_size: int) -> np.ndarray:
+    """uint8 (H0, W0, 3) -> (H, W, 3): the shorter side `min_size`, the longer at most `max_size`.
+
+    Bilinear, antialiased, on uint8: oneformer-model.md 1.1.
     """
     height, width = shortest_edge_size(pixels.shape[:2], min_size=min_size, max_size=max_size)
-    if (height, width) != pixels.shape[:2]:
-        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-    return normalize(pixels, mean=mean, std=std), (height, width)
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))

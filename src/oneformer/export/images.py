@@ -16,7 +16,7 @@ from oneformer.data.decode import SUFFIXES, read_image
 from oneformer.data.formats import read_records
 from oneformer.data.labels import LabelMap, read_labels
 from oneformer.data.loader import eval_loader
-from oneformer.data.sample import Sample, prepare_image
+from oneformer.data.sample import Norm, Sample, planes, scale_image
 from oneformer.data.sizes import Sizes
 from oneformer.data.tokens import task_tokenizer
 from oneformer.engines.base import EngineInfo
@@ -103,13 +103,20 @@ def ready(pixels: NDArray[np.uint8], info: EngineInfo, *, name: str) -> Batch:
     sizes = Sizes(info.test_min_size, info.test_max_size, fit=info.input_size)
     height, width = pixels.shape[:2]
     limits = sizes.limits(height, width)
-    image, size = prepare_image(pixels, mean=info.pixel_mean, std=info.pixel_std, **limits)
-    sample = Sample(image, size, (height, width), "panoptic", [], None, None, name, 0)
+    scaled = scale_image(pixels, **limits)
+    size = (scaled.shape[0], scaled.shape[1])
+    sample = Sample(planes(scaled), size, (height, width), "panoptic", [], None, None, name, 0)
     tokenizer = task_tokenizer(info.model.text_encoder)
     step = 1 if info.input_size else info.size_divisibility
-    return collate(
-        [sample], task_tokenizer=tokenizer, text_tokenizer=tokenizer, size_divisibility=step, pad_to=info.input_size
+    parcel = collate(
+        [sample],
+        norm=Norm(tuple(info.pixel_mean), tuple(info.pixel_std)),
+        task_tokenizer=tokenizer,
+        text_tokenizer=tokenizer,
+        size_divisibility=step,
+        pad_to=info.input_size,
     )
+    return parcel.to("cpu")
 
 
 def generated(size: tuple[int, int], *, seed: int) -> NDArray[np.uint8]:

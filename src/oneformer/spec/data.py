@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Ge, Gt, Le, Len, Lt
 
 from oneformer.spec.field import Spellings, Tao, Unit
 
@@ -74,7 +74,7 @@ class AugmentationSpec:
     """Longest the longer side may become in validation, evaluation and inference."""
     train_resize: Literal["lsj", "shortest_edge"] = "lsj"
     """How training images are scaled: `lsj` (large-scale jitter: a random factor between `dataset.min_scale` and
-    `dataset.max_scale` times the crop) or `shortest_edge` (a side drawn from `train_min_size`)."""
+    `dataset.max_scale` times `dataset.image_size`) or `shortest_edge` (a side drawn from `train_min_size`)."""
     flip_prob: Probability = 0.5
     """Probability of mirroring left and right."""
     vertical_flip_prob: Probability = 0.0
@@ -85,6 +85,18 @@ class AugmentationSpec:
     """Probability of each of brightness, contrast, saturation and hue change."""
     crop_max_class_frac: Annotated[float, Gt(0), Le(1)] = 1.0
     """Redraw a crop in which one class covers more than this share; 1 takes every crop."""
+    rotation_prob: Probability = 0.0
+    """Probability of turning the image by up to `rotation_degrees`; corners that show nothing have no label."""
+    rotation_degrees: Annotated[float, Gt(0), Le(180), Unit("degrees")] = 15.0
+    """Farthest that the image is turned to either side."""
+    blur_prob: Probability = 0.0
+    """Probability of blurring the crop."""
+    blur_sigma: Annotated[float, Gt(0), Le(20), Unit("pixels")] = 2.0
+    """Strongest blur, as the standard deviation of a Gaussian; drawn from 0.1 up."""
+    erase_prob: Probability = 0.0
+    """Probability of covering a rectangle of the crop, which has no label then."""
+    erase_max_frac: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """Largest share of the crop that the rectangle covers."""
 
 
 @dataclass
@@ -142,15 +154,16 @@ class DatasetSpec:
     """Length that the task sentence is padded to."""
     max_seq_len: Annotated[int, Ge(8), Unit("tokens"), Tao("maximum sequence length")] = 77
     """Length that the training texts are padded or cut to."""
-    image_size: Annotated[Side | list[Side], Unit("pixels"), Tao("image size")] = 1024
-    """TAO first squeezes evaluation images to this size; here they keep their shape and
+    image_size: Annotated[Side | list[Side], Unit("pixels"), Tao("image size")] = field(default_factory=list)
+    """Frame that large-scale jitter of factor 1 fits training images into, a side or [width, height]; empty is
+    `dataset.augmentation.train_crop_size`. Evaluation images keep their shape and
     `dataset.augmentation.test_min_size` decides."""
     min_scale: Annotated[float, Gt(0), Tao("minimum scale")] = 0.1
-    """Smallest factor of large-scale jitter."""
+    """Smallest factor of large-scale jitter, of `image_size`."""
     max_scale: Annotated[float, Gt(0), Tao("maximum scale")] = 2.0
-    """Largest factor of large-scale jitter."""
+    """Largest factor of large-scale jitter, of `image_size`."""
     cutmix_prob: Annotated[float, Ge(0), Le(1), Tao("cutmix probability")] = 0.0
-    """Probability of pasting a part of one training image into another."""
+    """Probability of pasting a rectangle of another training image, its masks and texts included, into an image."""
     quant_calibration_dataset: QuantCalibrationDatasetSpec = field(default_factory=QuantCalibrationDatasetSpec)
     """Images that measure value ranges before quantization."""
     max_image_mpx: Annotated[float, Gt(0), Unit("million pixels")] = 200.0

@@ -202,6 +202,8 @@ def _dataset(data: DatasetSpec) -> Iterator[Fault]:
         longest = max(sizes.train_min_size)
         what = f"{at}.train_min_size goes up to {longest}, above {at}.train_max_size {sizes.train_max_size}"
         yield Fault((f"{at}.train_min_size", f"{at}.train_max_size"), what)
+    if isinstance(data.image_size, list) and len(data.image_size) > 2:
+        yield Fault(("dataset.image_size",), "dataset.image_size must be a side, [width, height] or empty")
     if prod(sizes.train_crop_size) > data.max_image_mpx * 1e6:
         what = f"{at}.train_crop_size {sizes.train_crop_size} has more pixels than dataset.max_image_mpx allows"
         yield Fault((f"{at}.train_crop_size", "dataset.max_image_mpx"), what)

@@ -34,8 +34,6 @@ UNREAD: dict[str, str] = {
     "model.test.detection_on": "instance results always carry their boxes",
     "dataset.train.names": "nothing is scored on the training images, so no table names them",
     "dataset.workers": "dataset.<split>.num_workers sets the loader processes of each split",
-    "dataset.image_size": "images keep their shape; dataset.augmentation sets their sizes",
-    "dataset.cutmix_prob": "pasting images together would mix the tasks of two images",
     "dataset.quant_calibration_dataset": f"{_NOT_YET} (quantize)",
     "train.optim.type": _ONE_CHOICE,
     "train.optim.monitor_name": "no schedule here watches a metric",

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
-from oneformer.data.batch import Batch
+from oneformer.data.batch import Batch, Parcel
 from oneformer.data.labels import LabelMap
 from oneformer.data.loader import EpochSampler, Loader, eval_loader, train_loader
 from oneformer.data.record import Record
@@ -57,6 +57,7 @@ class DataModule(pl.LightningDataModule):
             seed=self.seed,
             ranks=self._ranks(),
         )
+        self._train.packed = True
         return self._train
 
     @override
@@ -64,7 +65,9 @@ class DataModule(pl.LightningDataModule):
         """Batches of this rank in file order; none when there are no validation images."""
         if not self.records["val"]:
             return []
-        return eval_loader(self.dataset, self.records["val"], split="val", model=self.model_spec, ranks=self._ranks())
+        loader = eval_loader(self.dataset, self.records["val"], split="val", model=self.model_spec, ranks=self._ranks())
+        loader.packed = True
+        return loader
 
     def go_to_place(self) -> None:
         """Let the sampler begin at `resume_at`.
@@ -77,8 +80,8 @@ class DataModule(pl.LightningDataModule):
             self.resume_at = None
 
     @override
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch on the device; page-locked memory is copied while the GPU works."""
+    def transfer_batch_to_device(self, batch: Parcel, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch, made on the device; page-locked memory is copied while the GPU works."""
         return batch.to(device, non_blocking=True)
 
     def _ranks(self) -> tuple[int, int]:
