@@ -14,8 +14,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from oneformer import __version__
-from oneformer.actions.verbs import LATER, VERBS, Verb
-from oneformer.errors import UserError
+from oneformer.actions.verbs import LATER, ROOTS, VERBS, Verb
+from oneformer.errors import UserError, without_secrets
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
@@ -52,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if show_trace:
             _print_trace()
-        _say(f"error: {type(error).__name__}: {error}")
+        _say(f"error: {type(error).__name__}: {without_secrets(str(error))}")
         if not show_trace:
             _say("  hint: this is a fault of the program; --traceback (or ONEFORMER_TRACEBACK=1) shows where")
         return FAILED
@@ -140,14 +140,27 @@ def _act(asked: argparse.Namespace) -> int:
     from oneformer.spec.load import load
 
     verb = asked.verb
-    if asked.spec is None and not asked.words:
+    words = [*_root_words(asked), *asked.words]
+    if asked.spec is None and not words:
         raise UserError("no spec is given", where=f"oneformer {verb}", hint=f"for example: {VERBS[verb].example}")
-    loaded = load(asked.spec, asked.words, action=verb)
+    loaded = load(asked.spec, words, action=verb)
     for warning in loaded.warnings:
         _say(f"warning: {warning}")
     set_up_logging(verbose=loaded.spec.train.verbose)
     result = _function(verb)(loaded.spec, dry_run=asked.dry_run)
     return _show_plan(loaded.spec, result, asked) if asked.dry_run else _show(result, asked)
+
+
+def _root_words(asked: argparse.Namespace) -> list[str]:
+    """Options that name roots of data sets, as overrides of the keys that they stand for."""
+    import json
+
+    words = []
+    for option, (key, _) in ROOTS.items():
+        given = getattr(asked, option.lstrip("-").replace("-", "_"), None)
+        if given:
+            words.append(f"{key}={json.dumps(given[0] if len(given) == 1 else given)}")
+    return words
 
 
 def _show_plan(spec: ExperimentSpec, plan: Any, asked: argparse.Namespace) -> int:
@@ -255,6 +268,8 @@ def _arguments(one: argparse.ArgumentParser, verb: Verb) -> None:
     if verb.takes_spec:
         one.add_argument("-e", "--experiment_spec", dest="spec", metavar="SPEC", help="YAML file")
         one.add_argument("--dry-run", action="store_true", help="print the resolved spec and the files, then stop")
+        for option, (_, told) in ROOTS.items():
+            one.add_argument(option, action="append", metavar="URI", help=told)
         one.add_argument("words", nargs="*", metavar="section.key=value", help="laid over the file; the last wins")
     for argument in verb.arguments:
         more: dict[str, Any] = {"help": argument.help}
@@ -283,7 +298,7 @@ def _completion(shell: str) -> str:
         COMPREPLY=($(compgen -W "{first} --help --version" -- "$word"))
 {members}
     elif [[ "$word" == -* ]]; then
-        COMPREPLY=($(compgen -W "-e --dry-run --json --traceback --help" -- "$word"))
+        COMPREPLY=($(compgen -W "-e --dry-run {" ".join(ROOTS)} --json --traceback --help" -- "$word"))
     else
         COMPREPLY=($(compgen -f -- "$word"))
     fi

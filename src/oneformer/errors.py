@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+MASK = "********"
+# Inside an address: a login before the host, and a query, which may be a signature.
+_LOGIN = re.compile(r"(?<=://)[^/\s]+(?=@)")
+_QUERY = re.compile(r"""(\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s?#'"<>]*)\?[^\s#'"<>]*[^\s#'"<>:,.;)]""")
+
+
+def without_secrets(text: str) -> str:
+    """A text with the logins and queries of its addresses masked: `s3://user:word@host`, `https://host/file?sig=...`."""
+    return _QUERY.sub(rf"\1?{MASK}", _LOGIN.sub(MASK, text)) if "://" in text else text
 
 
 class UserError(Exception):
@@ -24,9 +35,9 @@ class UserError(Exception):
 
     @property
     def message(self) -> str:
-        """The fault as plain text: `where: what`, then the hint on a line of its own."""
+        """The fault as plain text without secrets: `where: what`, then the hint on a line of its own."""
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head}\n  hint: {self.hint}" if self.hint else head
+        return without_secrets(f"{head}\n  hint: {self.hint}" if self.hint else head)
 
     def __str__(self) -> str:
         return self.message

@@ -7,7 +7,7 @@ not be allowed alone.
 
 from __future__ import annotations
 
-from house import look_data, look_export, look_runs
+from house import look_data, look_export, look_runs, look_sources
 from house.effects_backbones import BACKBONES, COARSE
 from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
@@ -236,6 +236,17 @@ INFERENCE = {
     "recursive": Row("false", predicted),
     "overlay": Row("false", predicted),
 }
+PACKED = ("dataset.train.images={root}/packed.tar",)
+NOTHING = tuple(f"dataset.train.{key}=" for key in ("images", "annotations", "panoptic"))
+SOURCES = {
+    "train_datasets": Row("{data.folder}", look_sources.paths, on=NOTHING),
+    "eval_dataset": Row("{data.folder}", look_sources.paths, on=("dataset.val.images=",)),
+    "inference_dataset": Row("{data.folder}", look_sources.predicted_paths, on=("inference.images_dir=",)),
+    "cache_dir": Row("{root}/cache", look_sources.paths, on=PACKED),
+    "retries": Row("2", look_sources.tries),
+    "max_gib": Row("1e-6", look_sources.paths, on=PACKED, refused="max_gib"),
+    "max_files": Row("2", look_sources.paths, on=PACKED, refused="max_files"),
+}
 EXPORT = {
     "results_dir": Row("elsewhere", look_runs.folders),
     "gpu_id": Row("2", look_export.compared_on),
@@ -277,6 +288,6 @@ SECTIONS = {
     "": TOP, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
     "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,
     "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
-    "inference": INFERENCE, "export": EXPORT,
+    "inference": INFERENCE, "export": EXPORT, "dataset.sources": SOURCES,
 }  # fmt: skip
 EFFECTS = {f"{section}.{key}".lstrip("."): row for section, rows in SECTIONS.items() for key, row in rows.items()}

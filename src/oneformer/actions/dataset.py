@@ -92,7 +92,7 @@ def check(spec: ExperimentSpec, *, dry_run: bool = False) -> Checked | Plan:
 
     if dry_run:
         return _plan(spec, CHECK_FILES)
-    _need_splits(spec.dataset)
+    spec = _here(spec)
     folder = RunFolder(spec.results_dir, "dataset")
     with (folder / CHECK_FILES[1]).open("w", encoding="utf-8") as file, Progress("check", 0) as progress:
         findings = Findings(sink=_Lines(file))
@@ -172,7 +172,7 @@ def stats(spec: ExperimentSpec, *, dry_run: bool = False) -> Stats | Plan:
 
     if dry_run:
         return _plan(spec, STATS_FILES)
-    _need_splits(spec.dataset)
+    spec = _here(spec)
     folder = RunFolder(spec.results_dir, "dataset")
     labels = read_labels(spec.dataset)
     inspect = Inspector(labels.thing_ids, spec.dataset.max_image_mpx)
@@ -242,20 +242,23 @@ def convert(paths: Sequence[str], *, overwrite: bool = False, workers: str | Non
     from oneformer.data.formats import read_records
     from oneformer.data.labels import read_labels
     from oneformer.data.record import RecordTable
+    from oneformer.data.sources import fetched
     from oneformer.predict.progress import Progress
+    from oneformer.spec import ExperimentSpec
 
     if len(paths) < 2:
         hint = "oneformer dataset convert SOURCE... TARGET"
         raise UserError("a source and a target are needed", where="oneformer dataset convert", hint=hint)
     target, to = Path(paths[-1]), options.get("to") or "coco_panoptic"
-    dataset = _sources(paths[:-1], options)
-    _prepare(target, paths[:-1], overwrite=overwrite)
+    dataset = fetched(ExperimentSpec(dataset=_sources(paths[:-1], options)), "train").dataset
+    sources = list(dataset.train.annotations)
+    _prepare(target, sources, overwrite=overwrite)
     labels = read_labels(dataset, splits=("train",))
     records = RecordTable(read_records(dataset, "train", labels))
     tasks = shared_tasks(records, to)
     writer = Writer(str(target), to, labels, tasks, link=options.get("photos") == "link", max_mpx=dataset.max_image_mpx)
     digest = sha256(json.dumps(labels.to_dict(), sort_keys=True).encode()).hexdigest()
-    told = {"sources": [str(Path(p).resolve()) for p in paths[:-1]], "labels": digest}
+    told = {"sources": [str(Path(p).resolve()) for p in sources], "labels": digest}
     told |= {name: options.get(name) or "" for name in ("format", "images", "panoptic", "background")}
     with Progress("convert", len(records)) as progress:
         count = _whole(workers, "--workers") if workers else -1
@@ -302,6 +305,14 @@ def _whole(text: str, where: str) -> int:
     return int(text)
 
 
+def _here(spec: ExperimentSpec) -> ExperimentSpec:
+    """The spec with all of its data on this machine. Raises UserError."""
+    from oneformer.data.sources import fetched, planned
+
+    _need_splits(planned(spec, "dataset")[0].dataset)
+    return fetched(spec, "dataset")
+
+
 def _need_splits(dataset: DatasetSpec) -> None:
     from oneformer.data.check import used_splits
 
@@ -312,10 +323,12 @@ def _need_splits(dataset: DatasetSpec) -> None:
 
 def _plan(spec: ExperimentSpec, files: Sequence[str]) -> Plan:
     from oneformer.data.check import used_splits
+    from oneformer.data.sources import planned
 
+    spec, fetches = planned(spec, "dataset")
     folder = run_path(spec.results_dir, "dataset")
     reads = {"label map": spec.dataset.label_map or "(the annotation files' own)"}
     for split in used_splits(spec.dataset):
         part = getattr(spec.dataset, split)
         reads |= {f"dataset.{split}.{n}": str(getattr(part, n)) for n in ("images", "annotations", "panoptic")}
-    return Plan(reads, [str(folder / name) for name in files])
+    return Plan(reads, [str(folder / name) for name in files], fetches)

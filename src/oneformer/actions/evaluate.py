@@ -73,19 +73,22 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | N
     Raises:
         UserError: the request cannot be fulfilled: data or weights are missing or broken, or their classes differ.
     """
+    from oneformer.data.sources import fetched, planned
     from oneformer.predict.ranks import group, this_rank
     from oneformer.predict.setup import check_request, chosen_tasks, open_engine, same_classes
 
     checkpoint = check_request(spec.evaluate, key="evaluate")
-    split = chosen_split(spec.dataset)
+    planned_spec, fetches = planned(spec, "evaluate")
+    split = chosen_split(planned_spec.dataset)
     if dry_run:
-        return _plan(spec, split)
+        return replace(_plan(planned_spec, split), fetches=fetches)
     folder = RunFolder(spec.results_dir, "evaluate", section_dir=spec.evaluate.results_dir)
     first = this_rank() == 0
     with StatusLog(folder.status, "evaluate", enabled=first) as status:
         if first:
             folder.write_experiment(to_dict(spec))
         labels, records = read_data(spec.dataset, split, thorough=first)
+        spec = fetched(spec, "evaluate")
         with group(spec, "evaluate") as rank:
             engine = open_engine(spec.evaluate, device=rank.device)
             same_classes(engine.labels, labels, where=str(checkpoint))

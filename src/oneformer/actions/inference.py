@@ -68,6 +68,8 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
         UserError: the request cannot be fulfilled (no image, no weights).
         WorkError: everything was done but some images could not be read.
     """
+    from oneformer.data.sources import fetched, planned
+    from oneformer.data.sources.address import is_archive
     from oneformer.predict.files import find_images
     from oneformer.predict.ranks import group, this_rank
     from oneformer.predict.setup import check_request, chosen_tasks, open_engine
@@ -75,17 +77,22 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
 
     section = spec.inference
     check_request(section, key="inference")
-    if not section.images_dir:
-        raise SpecError("no images are named", where="inference.images_dir", hint="set it to a folder or an image file")
     path = run_path(spec.results_dir, "inference", section_dir=section.results_dir)
     found = find_images(section.images_dir, recursive=section.recursive, exclude=path)
+    plan, fetches = planned(spec, "inference")
+    if not plan.inference.images_dir:
+        raise SpecError("no images are named", where="inference.images_dir", hint="set it to a folder or an image file")
+    if dry_run and (fetches or is_archive(plan.inference.images_dir)):
+        return _plan(plan, None, path, fetches)
+    given, spec = spec, plan if dry_run else fetched(spec, "inference")
+    section = spec.inference
     if dry_run:
         return _plan(spec, found, path)
     folder = RunFolder(spec.results_dir, "inference", section_dir=section.results_dir)
     first = this_rank() == 0
     with StatusLog(folder.status, "inference", enabled=first) as status:
         if first:
-            folder.write_experiment(to_dict(spec))
+            folder.write_experiment(to_dict(given))
             log.info("%d images, %d other files passed over", len(found.files), len(found.others))
         with group(spec, "inference") as rank:
             engine = open_engine(section, device=rank.device)
@@ -199,9 +206,11 @@ def _raise_failed(writer: PredictionWriter, found: ImageFiles) -> None:
     )
 
 
-def _plan(spec: ExperimentSpec, found: ImageFiles, folder: Path) -> Plan:
+def _plan(spec: ExperimentSpec, found: ImageFiles | None, folder: Path, fetches: Sequence[str] = ()) -> Plan:
     section = spec.inference
-    images = f"{found.root} ({len(found.files)} images, {len(found.others)} other files passed over)"
+    images = section.images_dir
+    if found is not None:
+        images = f"{found.root} ({len(found.files)} images, {len(found.others)} other files passed over)"
     wanted = {
         "semantic/": ("semantic", "all"),
         "panoptic/": ("panoptic", "all"),
@@ -210,7 +219,7 @@ def _plan(spec: ExperimentSpec, found: ImageFiles, folder: Path) -> Plan:
     }
     names = ["experiment.yaml", "status.json", *(name for name, modes in wanted.items() if section.mode in modes)]
     names += [*(["overlays/"] if section.overlay else []), "predictions.json"]
-    return Plan({"checkpoint": section.checkpoint, "images": images}, [str(folder / name) for name in names])
+    return Plan({"checkpoint": section.checkpoint, "images": images}, [str(folder / name) for name in names], fetches)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oneformer.errors import without_secrets
+from oneformer.runs.secrets import masked
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -16,10 +19,14 @@ class Plan:
 
     reads: Mapping[str, str]
     writes: Sequence[str]
+    fetches: Sequence[str] = ()
+    """Addresses that would be fetched, unless the cache has them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
-        return {"reads": dict(self.reads), "writes": list(self.writes)}
+        fetches = {"fetches": list(self.fetches)} if self.fetches else {}
+        told: dict[str, Any] = masked({"reads": dict(self.reads), "writes": list(self.writes), **fetches})
+        return told
 
     def table(self) -> str:
         """One line per file."""
@@ -28,7 +35,9 @@ class Plan:
             f"would read   {name:<{wide}}  {value or '(not named)'}{'' if is_there(value) else '  (is not there)'}"
             for name, value in self.reads.items()
         ]
-        return "\n".join([*reads, *(f"would write  {path}" for path in self.writes)])
+        fetches = [f"would fetch  {address}" for address in self.fetches]
+        lines = [*fetches, *reads, *(f"would write  {path}" for path in self.writes)]
+        return "\n".join(without_secrets(line) for line in lines)
 
 
 def is_there(value: str) -> bool:

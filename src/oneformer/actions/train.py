@@ -80,6 +80,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Data:
+    spec: ExperimentSpec
+    """With every path on this machine."""
     labels: LabelMap
     train: list[Record]
     val: list[Record]
@@ -114,8 +116,8 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
         data = _checked(spec, thorough=first, fresh=resume is None)
         if first:
             folder.write_experiment(to_dict(spec), seed=spec.train.seed)
-        with _other_ranks(spec, resume) as meet:
-            fitted = _fit(spec, data, folder.path, start=_Start(resume, meet), status=status)
+        with _other_ranks(data.spec, resume) as meet:
+            fitted = _fit(data.spec, data, folder.path, start=_Start(resume, meet), status=status)
     things = dict(zip(data.labels.names, data.labels.is_thing, strict=True))
     return Trained(fitted, folder.path, things)
 
@@ -123,7 +125,9 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
 def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
     """Classes and records; every fault of data, devices and weights that shows before computing is raised at once."""
     from oneformer.data.check import read_checked
+    from oneformer.data.files import raise_all
     from oneformer.data.labels import check_num_classes
+    from oneformer.data.sources import fetched, planned
     from oneformer.model.weights.backbone import locate
     from oneformer.model.weights.pretrained import check_whole
     from oneformer.train.devices import choose_devices
@@ -137,6 +141,12 @@ def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
         _tried(errors, partial(check_whole, Path(spec.train.pretrained_model)))
     if fresh and spec.train.pretrained_backbone:
         _tried(errors, partial(locate, spec.train.pretrained_backbone))
+    if errors and planned(spec, "train")[1]:  # nothing is fetched for a request that is wrong anyway
+        raise_all(errors)
+    here = _tried(errors, partial(fetched, spec, "train"))
+    if here is None:  # there is no data to check
+        raise_all(errors)
+    spec = here
     splits = [s for s in ("train", "val") if s == "train" or getattr(spec.dataset, s).annotations]
     labels, records = read_checked(spec.dataset, splits, thorough=thorough, errors=errors)
     if labels:
@@ -144,13 +154,12 @@ def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
         head.num_classes = head.num_classes or labels.num_classes
         _tried(errors, lambda: check_num_classes(labels, head.num_classes))
         _tried(errors, lambda: _keep_to_labels(spec, records["train"]))
-    if errors:
-        raise errors[0] if len(errors) == 1 else UserErrors(errors)
+    raise_all(errors)
     assert labels is not None
     val = records.get("val", [])
     if not val:
         log.warning("dataset.val names no annotations: nothing is scored while training")
-    return _Data(labels, records["train"], val)
+    return _Data(spec, labels, records["train"], val)
 
 
 def _keep_to_labels(spec: ExperimentSpec, records: list[Record]) -> None:
@@ -243,6 +252,9 @@ def _given(train: TrainSpec) -> Path | None:
 
 
 def _plan(spec: ExperimentSpec, folder: Path) -> Plan:
+    from oneformer.data.sources import planned
+
+    spec, fetches = planned(spec, "train")
     reads = {"label map": spec.dataset.label_map or "(the annotation files' own)"}
     for split in ("train", "val"):
         part = getattr(spec.dataset, split)
@@ -250,7 +262,7 @@ def _plan(spec: ExperimentSpec, folder: Path) -> Plan:
     for key in ("resume_training_checkpoint_path", "pretrained_model", "pretrained_backbone"):
         if getattr(spec.train, key):
             reads[f"train.{key}"] = getattr(spec.train, key)
-    return Plan(reads, [str(folder / name) for name in FILES])
+    return Plan(reads, [str(folder / name) for name in FILES], fetches)
 
 
 def _as_rank() -> None:

@@ -39,6 +39,16 @@ class Verb:
     arguments: tuple[Argument, ...] = ()
 
 
+# Of every command that runs on a spec: option -> the key that it sets, and what it is.
+ROOTS = {
+    "--train-dataset": ("dataset.sources.train_datasets", "root of the training data; may be given several times"),
+    "--eval-dataset": ("dataset.sources.eval_dataset", "root of the data to score; may be given several times"),
+    "--inference-dataset": ("dataset.sources.inference_dataset", "root with the images to predict"),
+    "--calibration-dataset": ("dataset.sources.calibration_dataset", "root with the images to quantize by"),
+}
+
+_IDS = Argument("ids", "jobs, or the beginnings of their ids", metavar="ID", many=True)
+_JOBS = Argument("--jobs", "folder of the jobs (default: $ONEFORMER_JOBS, else jobs)", metavar="DIR")
 # A name of two words is a command of a group: `oneformer checkpoint inspect`.
 VERBS = {
     "train": Verb(

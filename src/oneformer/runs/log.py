@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from oneformer.errors import without_secrets
+
 
 def colour_wanted() -> bool:
     """stderr is a terminal and neither NO_COLOR nor TERM=dumb forbids colours."""
@@ -17,7 +19,9 @@ def set_up_logging(*, verbose: bool = False) -> None:
     logger = logging.getLogger("oneformer")
     for old in list(logger.handlers):
         logger.removeHandler(old)
-    logger.addHandler(_handler())
+    handler = _handler()
+    handler.addFilter(_hide_secrets)
+    logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
 
@@ -34,3 +38,9 @@ def _handler() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     return handler
+
+
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    """Mask logins and signatures of addresses in what is about to be shown."""
+    record.msg, record.args = without_secrets(record.getMessage()), None
+    return True

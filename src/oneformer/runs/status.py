@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from oneformer.errors import UserError
+from oneformer.errors import UserError, without_secrets
 from oneformer.runs.atomic import plain
 
 State = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE", "SKIPPED"]
@@ -121,4 +121,4 @@ def _told(error: BaseException) -> str:
         return str(error) or "interrupted"
     if isinstance(error, UserError):
         return error.message
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {without_secrets(str(error))}" if str(error) else type(error).__name__

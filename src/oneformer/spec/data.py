@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from oneformer.spec.field import Spellings, Tao, Unit
+from oneformer.spec.sources import SourcesSpec
 
 Byte = Annotated[float, Ge(0), Le(255)]
 Spread = Annotated[float, Gt(0)]
@@ -166,5 +167,7 @@ class DatasetSpec:
     """Probability of pasting a rectangle of another training image, its masks and texts included, into an image."""
     quant_calibration_dataset: QuantCalibrationDatasetSpec = field(default_factory=QuantCalibrationDatasetSpec)
     """Images that measure value ranges before quantization."""
+    sources: SourcesSpec = field(default_factory=SourcesSpec)
+    """Roots of data sets, and how files that lie elsewhere come to this machine."""
     max_image_mpx: Annotated[float, Gt(0), Unit("million pixels")] = 200.0
     """Images with more pixels are refused before they are decoded."""

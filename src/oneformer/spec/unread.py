@@ -35,6 +35,7 @@ UNREAD: dict[str, str] = {
     "dataset.train.names": "nothing is scored on the training images, so no table names them",
     "dataset.workers": "dataset.<split>.num_workers sets the loader processes of each split",
     "dataset.quant_calibration_dataset": f"{_NOT_YET} (quantize)",
+    "dataset.sources.calibration_dataset": f"{_NOT_YET} (quantize)",
     "train.optim.type": _ONE_CHOICE,
     "train.optim.monitor_name": "no schedule here watches a metric",
 }

@@ -40,6 +40,11 @@ class Server:
     asked: list[str] = field(default_factory=list)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oneformer.data.sources.transfer.time.sleep", lambda _: None)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
@@ -103,7 +108,10 @@ def test_another_checksum_is_an_error_and_nothing_is_kept(server: Server, tmp_pa
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_an_interrupted_download_goes_on_or_starts_again(server: Server, tmp_path: Path, ranges: bool) -> None:
+def test_an_interrupted_download_goes_on_or_starts_again(
+    server: Server, tmp_path: Path, ranges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "RETRIES", 0)
     source = f"{server.address}#sha256={CHECKSUM}"
     server.cut, server.ranges = 2_500_000, ranges
     with pytest.raises(WorkError, match="cannot be fetched") as told:
@@ -187,9 +195,11 @@ def test_a_server_cannot_lead_elsewhere(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_a_refusing_server_is_told_in_one_line(server: Server, tmp_path: Path, status: int) -> None:
     server.status = status
+    tries = 1 if status < 500 else 1 + download.RETRIES
     with pytest.raises(WorkError, match=f"answers {status}") as told:
         fetch(f"{server.address}#sha256={CHECKSUM}", cache=tmp_path)
     assert told.value.what.count("\n") == 0
+    assert len(server.asked) == tries
 
 
 def test_no_network_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +253,7 @@ def test_a_backbone_by_address_goes_into_the_network(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(download.sys, "platform", "linux")
+    monkeypatch.setattr("oneformer.data.sources.cache.sys.platform", "linux")
     source = shuffle(Holder(swin_spec())).backbone.state_dict()
     torch.save(source, tmp_path / "file.pth")
     server.content = (tmp_path / "file.pth").read_bytes()

@@ -109,6 +109,14 @@ def _explained(images: Path, photos: dict[str, str], masks: dict[str, str], *, k
     return f"{images} holds {examples(photos.values())}", "missing_file"
 
 
+def _folders_below(root: Path, *, deep: int = 3, most: int = 300) -> Iterator[Path]:
+    """The folders below one, those nearer first; as many as people wrap around each other."""
+    level = [root]
+    for _ in range(deep):
+        level = [below for folder in level for below in sorted(folder.iterdir()) if below.is_dir()][:most]
+        yield from level
+
+
 @dataclass
 class Folder:
     """Which files lie below a folder; each subfolder is listed once instead of asking for every file."""
@@ -132,9 +140,9 @@ class Folder:
         return sorted(name for name in names if name not in used and name.lower().endswith(suffixes))
 
     def level_hint(self, key: str, name: str) -> tuple[str, str]:
-        """Advice and the fault's kind when the missing file lies one level deeper or its name repeats the folder's."""
+        """Advice and the fault's kind when the missing file lies deeper or its name repeats the folder's."""
         leaf = PurePosixPath(name).name
-        for below in sorted(p for p in self.root.iterdir() if p.is_dir()):
+        for below in _folders_below(self.root):
             if is_file(below / name) or is_file(below / leaf):
                 return f"{leaf} lies in {below}: set {key} to that folder", "wrong_level"
         for other in (self.root / leaf, self.root.parent / name):
