@@ -7,11 +7,12 @@ not be allowed alone.
 
 from __future__ import annotations
 
-from house import look_data, look_export, look_runs, look_sources
+from house import look_data, look_export, look_runs, look_sources, look_trt
 from house.effects_backbones import BACKBONES, COARSE
 from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
 from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
+from house.look_trt import INT8, OPEN, RTX, built
 from house.row import Row
 
 HEAD = {
@@ -213,6 +214,7 @@ EVALUATE = {
     "accelerator": Row("gpu", devices),
     "checkpoint": Row("{root}/none.pth", evaluated, refused="does not exist"),
     "results_dir": Row("elsewhere", look_runs.folders),
+    "trt_engine": Row("{root}/none.engine", evaluated, refused="does not exist"),
     "batch_size": Row("2", evaluated),
     "iou_per_class": Row("false", evaluated),
     "task": Row("semantic", evaluated),
@@ -227,6 +229,7 @@ INFERENCE = {
     "accelerator": Row("gpu", devices),
     "checkpoint": Row("{root}/none.pth", predicted, refused="does not exist"),
     "results_dir": Row("elsewhere", look_runs.folders),
+    "trt_engine": Row("{root}/none.engine", predicted, refused="does not exist"),
     "batch_size": Row("2", predicted),
     "mode": Row("panoptic", predicted),
     "image_size": Row("[64,32]", predicted),
@@ -283,11 +286,40 @@ WANDB = {
     "run_id": Row("abc", tracker, on=SENT),
 }
 TOP = {"preset": Row("nano", shapes), "results_dir": Row("elsewhere", look_runs.folders)}
+BATCHES = ("gen_trt_engine.tensorrt.opt_batch_size=2", "gen_trt_engine.tensorrt.max_batch_size=4")
+ONE = ("gen_trt_engine.parity_images=1",)
+ENGINE = {
+    "results_dir": Row("elsewhere", look_trt.planned),
+    "gpu_id": Row("2", look_trt.gpu),
+    "onnx_file": Row("{root}/none.onnx", built, refused="does not exist"),
+    "trt_engine": Row("elsewhere/street.engine", look_trt.planned),
+    "timing_cache": Row("{root}/times.cache", built),
+    "batch_size": Row("3", built),
+    "verbose": Row("true", built),
+    "library": Row("tensorrt_rtx", built),
+    "overwrite": Row("true", look_trt.in_the_way),
+    "parity_images": Row("2", look_trt.compared, on=ONE),
+    "parity_images_dir": Row("{data.images}", look_trt.compared, on=ONE),
+    "accept_parity": Row("true", look_trt.kept),
+    "tensorrt.workspace_size": Row("64", built),
+    "tensorrt.min_batch_size": Row("2", built, on=BATCHES),
+    "tensorrt.opt_batch_size": Row("3", built, on=BATCHES),
+    "tensorrt.max_batch_size": Row("4", built),
+    "tensorrt.layers_precision": Row("[stem:fp32]", built),
+    "tensorrt.data_type": Row("fp32", built),
+    "tensorrt.min_size": Row("[32, 32]", built, on=OPEN),
+    "tensorrt.opt_size": Row("[96, 64]", built, on=OPEN),
+    "tensorrt.max_size": Row("[160, 160]", built, on=OPEN),
+    "tensorrt.gpus": Row('["8.9"]', built, on=RTX),
+    "tensorrt.calibration_dir": Row("{data.images}", look_trt.measured, on=INT8),
+    "tensorrt.calibration_images": Row("1", look_trt.measured, on=INT8),
+}
 
 SECTIONS = {
     "": TOP, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
     "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,
     "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
     "inference": INFERENCE, "export": EXPORT, "dataset.sources": SOURCES,
+    "gen_trt_engine": ENGINE,
 }  # fmt: skip
 EFFECTS = {f"{section}.{key}".lstrip("."): row for section, rows in SECTIONS.items() for key, row in rows.items()}

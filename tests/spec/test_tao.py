@@ -168,9 +168,9 @@ evaluate: {trt_engine: /results/oneformer.engine}
 """
 
 
-def test_a_spec_in_the_form_of_taos_deploy_templates_loads_and_names_what_has_no_effect(tmp_path: Path) -> None:
+def test_a_spec_in_the_form_of_taos_deploy_templates_loads(tmp_path: Path) -> None:
     file = tmp_path / "deploy.yaml"
     file.write_text(DEPLOY, encoding="utf-8")
     loaded = load(file, action="evaluate")
     assert loaded.spec.model.test.overlap_threshold == 0.8
-    assert [w.split(" ")[0] for w in loaded.warnings] == ["inference.trt_engine", "evaluate.trt_engine"]
+    assert loaded.warnings == []

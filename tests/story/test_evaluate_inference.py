@@ -319,7 +319,8 @@ def test_one_task_and_no_classes_are_evaluated_when_asked_for(
     [
         ("{}.checkpoint=", "no weight file"),
         ("{}.checkpoint=/no/such.pth", "does not exist"),
-        ("{}.checkpoint=model.engine", "TensorRT"),
+        ("{}.checkpoint=model.engine", "does not exist"),
+        ("{}.trt_engine=model.onnx", "no TensorRT engine"),
         ("{}.num_nodes=2", "no launcher"),
         ("{}.accelerator=gpu", "accelerator=cpu"),
     ],

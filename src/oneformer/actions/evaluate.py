@@ -75,8 +75,9 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | N
     """
     from oneformer.data.sources import fetched, planned
     from oneformer.predict.ranks import group, this_rank
-    from oneformer.predict.setup import check_request, chosen_tasks, open_engine, same_classes
+    from oneformer.predict.setup import check_request, chosen_tasks, open_engine, same_classes, with_engine
 
+    spec = with_engine(spec, "evaluate")
     checkpoint = check_request(spec.evaluate, key="evaluate")
     planned_spec, fetches = planned(spec, "evaluate")
     split = chosen_split(planned_spec.dataset)

@@ -72,9 +72,10 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
     from oneformer.data.sources.address import is_archive
     from oneformer.predict.files import find_images
     from oneformer.predict.ranks import group, this_rank
-    from oneformer.predict.setup import check_request, chosen_tasks, open_engine
+    from oneformer.predict.setup import check_request, chosen_tasks, open_engine, with_engine
     from oneformer.predict.writer import PredictionWriter
 
+    spec = with_engine(spec, "inference")
     section = spec.inference
     check_request(section, key="inference")
     path = run_path(spec.results_dir, "inference", section_dir=section.results_dir)

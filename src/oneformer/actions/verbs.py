@@ -71,6 +71,11 @@ VERBS = {
         "write a checkpoint as ONNX, OpenVINO or torch.export file that computes the same",
         "oneformer export -e spec.yaml export.checkpoint=results/train/oneformer_model_best.pth",
     ),
+    "gen_trt_engine": Verb(
+        "oneformer.actions.gen_trt_engine",
+        "build an exported ONNX file into a TensorRT engine",
+        "oneformer gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=results/export/model.onnx",
+    ),
     "default_specs": Verb(
         "oneformer.actions.default_specs",
         "write a spec with every key, its default and its meaning",
@@ -162,7 +167,6 @@ VERBS = {
 # Verbs of the whole product that this version does not have: typing one is answered, listing them would promise.
 LATER = (
     "quantize",
-    "gen_trt_engine",
     "automl",
     "jobs",
     "skill",

@@ -49,6 +49,7 @@ class GraphEngine(ABC):
         self.about = about
         self.ports = ports
         self.batch_size = batch
+        self.least, self.most = batch or 1, batch
         self.labels: LabelMap = about.labels
         self.info: EngineInfo = replace(about.info, input_size=(height, width) if height and width else None)
         self.task_tokens = {task: torch.tensor(row) for task, row in about.task_tokens.items()}  # float32 (T,)
@@ -79,16 +80,16 @@ class GraphEngine(ABC):
         """Normalised float32 images (B, 3, H, W) -> outputs by task; any B, whatever batch the graph takes."""
         self.check_size(images)
         images = self.as_input(images)
-        size = self.batch_size or len(images)
         found = {}
         for task in tasks:
-            parts = [self.some(part, self.task_tokens[task], size) for part in images.split(size)]
+            parts = [self.some(part, self.task_tokens[task]) for part in images.split(self.most or len(images))]
             found[task] = parts[0] if len(parts) == 1 else Outputs.cat(parts)
         return found
 
-    def some(self, images: Tensor, tokens: Tensor, size: int) -> Outputs:
-        """At most `size` images; where there are fewer the last one fills the batch, and its copies are dropped."""
+    def some(self, images: Tensor, tokens: Tensor) -> Outputs:
+        """At most `most` images; below `least` the last one fills the batch, and its copies are dropped."""
         count = len(images)
+        size = max(count, self.least)
         if count < size:
             images = torch.cat((images, images[-1:].expand(size - count, *images.shape[1:])))
         classes, masks = self.run(images.contiguous(), tokens.expand(size, -1).contiguous())

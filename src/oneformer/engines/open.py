@@ -29,23 +29,25 @@ KINDS = {
     ".onnx": Kind("an ONNX graph", ("onnxruntime", "openvino")),
     ".xml": Kind("an OpenVINO model", ("openvino",)),
     ".pt2": Kind("a program of torch.export", ("program",)),
+    ".engine": Kind("a TensorRT engine", ("tensorrt",)),
+    ".plan": Kind("a TensorRT engine", ("tensorrt",)),
 }
 ENGINES = {
     "torch": ("oneformer.engines.torch", "TorchEngine"),
     "onnxruntime": ("oneformer.engines.onnxruntime", "OnnxRuntimeEngine"),
     "openvino": ("oneformer.engines.openvino", "OpenvinoEngine"),
     "program": ("oneformer.engines.program", "ProgramEngine"),
+    "tensorrt": ("oneformer.engines.tensorrt", "TensorrtEngine"),
 }
 """Module and class of each engine; the class has `open(path, options)`."""
 CHECKPOINTS = tuple(ending for ending, kind in KINDS.items() if kind.told == "a checkpoint")
-NOT_YET = {".engine": "TensorRT engines", ".plan": "TensorRT engines"}
 FOREIGN = (".safetensors", ".pkl", ".bin")  # weights of others, as files
 
 
 def open_engine(
     path: str | Path, engine: str = "auto", *, precision: str = "auto", device: str = "auto", threads: int = 0
 ) -> Engine:
-    """Open any file that `oneformer train` or `oneformer export` wrote, or a Hugging Face folder.
+    """Open any file that `oneformer train`, `export` or `gen_trt_engine` wrote, or a Hugging Face folder.
 
     Args:
         path: the file or folder.
@@ -99,6 +101,4 @@ def checked_kind(path: str | Path) -> Path:
     if ending in FOREIGN:
         convert = f"oneformer checkpoint convert {path} model.pth"
         raise CheckpointError("these are weights of another program", where=str(path), hint=f"{convert}; {hint}")
-    if ending in NOT_YET:
-        raise CheckpointError(f"{NOT_YET[ending]} cannot be opened yet", where=str(path), hint=hint)
     return file

@@ -19,21 +19,21 @@ class Place:
     Args:
         target: the main file.
         overwrite: whether a file that is there may be replaced.
+        section: of the spec, for the hint that names its `overwrite`.
 
     Raises:
         SpecError: the target is a folder, or there and not to be replaced.
         WorkError: nothing can be written beside it.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
+    def __init__(self, target: Path, *, overwrite: bool, section: str = "export") -> None:
         if target.is_dir():
             raise SpecError(
                 "there is a folder in the place of the file to write", where=str(target), hint="name another file"
             )
         if target.exists() and not overwrite:
-            raise SpecError(
-                "the file to write exists", where=str(target), hint="export.overwrite=true replaces it, or name another"
-            )
+            hint = f"{section}.overwrite=true replaces it, or name another"
+            raise SpecError("the file to write exists", where=str(target), hint=hint)
         self.target = target
         self.folder = target.with_name(f".{target.name}.{os.getpid()}.part")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,11 @@ from oneformer.segments.types import TASKS
 if TYPE_CHECKING:
     from oneformer.data.labels import LabelMap
     from oneformer.engines.base import Engine
-    from oneformer.spec import EvaluateSpec, InferenceSpec
+    from oneformer.spec import EvaluateSpec, ExperimentSpec, InferenceSpec
+
+log = logging.getLogger(__name__)
+
+TENSORRT = "tensorrt"
 
 
 def open_engine(section: EvaluateSpec | InferenceSpec, *, device: str) -> Engine:
@@ -25,9 +31,32 @@ def open_engine(section: EvaluateSpec | InferenceSpec, *, device: str) -> Engine
     Engines differ in the devices they have, so one that nobody asked for by name is left to the engine.
     """
     file = checked_kind(section.checkpoint)
-    if section.accelerator == "auto" and chosen_engine(file, "auto") != "torch":
+    engine, precision = chosen_engine(file, "auto"), section.precision
+    if section.accelerator == "auto" and engine != "torch" and not (engine == TENSORRT and device != "cpu"):
         device = "auto"
-    return engines.open_engine(file, precision=section.precision, device=device, threads=section.threads)
+    if engine == TENSORRT and precision == "fp32":  # the default; an engine's precision was decided when it was built
+        precision = "auto"
+    return engines.open_engine(file, precision=precision, device=device, threads=section.threads)
+
+
+def with_engine(spec: ExperimentSpec, action: str) -> ExperimentSpec:
+    """The spec with `trt_engine` of the action's section, where that names a file, in the place of its checkpoint.
+
+    TAO's own job runner writes the same file into both keys, whatever its kind; then it is opened as what it is.
+
+    Raises:
+        SpecError: `trt_engine` names another file than the checkpoint, and it is no TensorRT engine.
+    """
+    section = getattr(spec, action)
+    named = section.trt_engine
+    if not named or named == section.checkpoint:
+        return spec
+    if chosen_engine(Path(named), "auto") != TENSORRT:
+        hint = f"name it in {action}.checkpoint; engines end in .engine or .plan"
+        raise SpecError(f"{named} is no TensorRT engine", where=f"{action}.trt_engine", hint=hint)
+    if section.checkpoint:
+        log.warning("%s.trt_engine takes the place of %s.checkpoint", action, action)
+    return replace(spec, **{action: replace(section, checkpoint=named)})
 
 
 def check_request(section: EvaluateSpec | InferenceSpec, *, key: str) -> Path:

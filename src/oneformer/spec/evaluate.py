@@ -30,7 +30,7 @@ class EvaluateSpec:
     batch_size: Annotated[int, Ge(-1), Tao("batch size")] = -1
     """Images per step; -1 takes `dataset.test.batch_size`."""
     trt_engine: Annotated[str, Tao("TensorRT Engine")] = ""
-    """TensorRT engine to score instead of a checkpoint."""
+    """TensorRT engine to score instead of a checkpoint; it takes an NVIDIA GPU."""
     iou_per_class: Annotated[bool, Tao("IoU per class")] = True
     """Report the scores of each class beside their means."""
     task: Literal["all", "semantic", "instance", "panoptic"] = "all"

@@ -31,7 +31,7 @@ class InferenceSpec:
     batch_size: Annotated[int, Ge(-1), Tao("batch size")] = -1
     """Images per step; -1 takes `dataset.test.batch_size`."""
     trt_engine: Annotated[str, Tao("TensorRT Engine")] = ""
-    """TensorRT engine to predict with instead of a checkpoint."""
+    """TensorRT engine to predict with instead of a checkpoint; it takes an NVIDIA GPU."""
     mode: Annotated[Literal["semantic", "instance", "panoptic", "all"], Tao("Mode", kind="categorical")] = "semantic"
     """Task to predict; `all` writes the results of the three."""
     image_size: Annotated[list[Side], Len(0, 2), Unit("pixels"), Tao("Image size", automl=False)] = field(

@@ -261,3 +261,6 @@ def _engine(spec: ExperimentSpec) -> Iterator[Fault]:
         numbers = f"{limits.min_batch_size}, {limits.opt_batch_size}, {limits.max_batch_size}"
         keys = (f"{at}.min_batch_size", f"{at}.opt_batch_size", f"{at}.max_batch_size")
         yield Fault(keys, f"{at}: min, opt and max batch size are {numbers}, but must not fall")
+    for name in ("min_size", "opt_size", "max_size"):
+        if len(getattr(limits, name)) == 1:
+            yield Fault((f"{at}.{name}",), f"{at}.{name} must be empty or [width, height]")

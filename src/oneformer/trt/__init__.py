@@ -1,0 +1,1 @@
+"""An exported ONNX graph and the wanted precision -> a TensorRT engine."""
