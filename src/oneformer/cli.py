@@ -117,7 +117,7 @@ def _run(words: list[str]) -> int:
 
 
 def _function(verb: str) -> Any:
-    return getattr(import_module(VERBS[verb].module), verb.partition(" ")[2] or "run")
+    return getattr(import_module(VERBS[verb].module), verb.partition(" ")[2].replace("-", "_") or "run")
 
 
 def _in_group(group: str, words: list[str]) -> str:

@@ -59,6 +59,11 @@ VERBS = {
     "evaluate": Verb(
         "oneformer.actions.evaluate",
         "score a weight file on all three tasks",
+    "automl space": Verb(
+        "oneformer.automl.commands",
+        "show what a search would change, and the values it would draw",
+        "oneformer automl space -e spec.yaml",
+    ),
         "oneformer evaluate -e spec.yaml evaluate.checkpoint=results/train/oneformer_model_best.pth",
     ),
     "inference": Verb(
@@ -166,9 +171,6 @@ VERBS = {
 }
 # Verbs of the whole product that this version does not have: typing one is answered, listing them would promise.
 LATER = (
-    "quantize",
-    "automl",
-    "jobs",
     "skill",
     "serve",
     "benchmark",

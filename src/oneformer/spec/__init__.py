@@ -1,5 +1,6 @@
 """What a user may say: YAML and key=value overrides -> one tree of checked dataclasses."""
 
+from oneformer.spec.automl import AutomlSpec
 from oneformer.spec.backbone import (
     BackboneSpec,
     ConvNextSpec,
@@ -31,6 +32,7 @@ from oneformer.spec.train import ClipGradientsSpec, CudnnSpec, EmaSpec, OptimSpe
 
 __all__ = [
     "AugmentationSpec",
+    "AutomlSpec",
     "BackboneSpec",
     "ClipGradientsSpec",
     "ConvNextSpec",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from oneformer.spec.field import Pattern, Spellings, Tao, Unit
+from oneformer.spec.field import Pattern, Search, Spellings, Tao, Unit
 
 Map = Annotated[str, Pattern("^res[2-5]$", "res2, res3, res4 or res5")]
 MAPS = ("res2", "res3", "res4", "res5")
@@ -41,7 +41,9 @@ class SwinSpec:
     """Dropout on attention weights."""
     drop_rate: Annotated[float, Ge(0), Lt(1), Tao("drop rate")] = 0.0
     """Dropout on tokens and feed-forward outputs."""
-    drop_path_rate: Annotated[float, Ge(0), Lt(1), Tao("drop path rate")] = 0.3
+    drop_path_rate: Annotated[
+        float, Ge(0), Lt(1), Search(0.0, 0.5, when="model.backbone.name=D2SwinTransformer"), Tao("drop path rate")
+    ] = 0.3
     """Probability of skipping the last block in training; it rises linearly from 0 at the first."""
     ape: Annotated[bool, Tao("ape")] = False
     """Add a learned absolute position to the patches."""
@@ -94,7 +96,9 @@ class DinatSpec:
     """Attention heads of each stage; each divides the channels of its stage."""
     kernel_size: Annotated[int, Ge(1), Tao("kernel size")] = 7
     """Side of the neighbourhood that each token attends to; odd (11 in most published models)."""
-    drop_path_rate: Annotated[float, Ge(0), Lt(1), Tao("drop path rate")] = 0.3
+    drop_path_rate: Annotated[
+        float, Ge(0), Lt(1), Search(0.0, 0.5, when="model.backbone.name=D2DiNAT"), Tao("drop path rate")
+    ] = 0.3
     """Probability of skipping the last block in training; it rises linearly from 0 at the first."""
     dilations: Annotated[list[list[Count]] | None, Tao("dilations", automl=False)] = None
     """Spacing of the neighbourhood for each block, one list per stage; null means 1 everywhere."""
@@ -118,7 +122,7 @@ class ConvNextSpec:
     """Blocks of each of the four stages."""
     layer_scale: Annotated[float | None, Gt(0)] = 1.0
     """Initial value of a learned factor on each block's branch; null for no factor."""
-    drop_path_rate: Annotated[float, Ge(0), Lt(1)] = 0.4
+    drop_path_rate: Annotated[float, Ge(0), Lt(1), Search(0.0, 0.5, when="model.backbone.name=convnext")] = 0.4
     """Probability of skipping the last block in training; it rises linearly from 0 at the first."""
     out_features: list[Map] = field(default_factory=lambda: list(MAPS))
     """Names of the maps handed to the pixel decoder."""

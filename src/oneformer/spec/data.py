@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from oneformer.spec.field import Spellings, Tao, Unit
+from oneformer.spec.field import Search, Spellings, Tao, Unit
 from oneformer.spec.sources import SourcesSpec
 
 Byte = Annotated[float, Ge(0), Le(255)]
@@ -159,11 +159,15 @@ class DatasetSpec:
     """Frame that large-scale jitter of factor 1 fits training images into, a side or [width, height]; empty is
     `dataset.augmentation.train_crop_size`. Evaluation images keep their shape and
     `dataset.augmentation.test_min_size` decides."""
-    min_scale: Annotated[float, Gt(0), Tao("minimum scale")] = 0.1
+    min_scale: Annotated[
+        float, Gt(0), Search(0.1, 0.8, when="dataset.augmentation.train_resize=lsj"), Tao("minimum scale")
+    ] = 0.1
     """Smallest factor of large-scale jitter, of `image_size`."""
-    max_scale: Annotated[float, Gt(0), Tao("maximum scale")] = 2.0
+    max_scale: Annotated[
+        float, Gt(0), Search(1.2, 2.5, when="dataset.augmentation.train_resize=lsj"), Tao("maximum scale")
+    ] = 2.0
     """Largest factor of large-scale jitter, of `image_size`."""
-    cutmix_prob: Annotated[float, Ge(0), Le(1), Tao("cutmix probability")] = 0.0
+    cutmix_prob: Annotated[float, Ge(0), Le(1), Search(0.0, 0.5, tier=2), Tao("cutmix probability")] = 0.0
     """Probability of pasting a rectangle of another training image, its masks and texts included, into an image."""
     quant_calibration_dataset: QuantCalibrationDatasetSpec = field(default_factory=QuantCalibrationDatasetSpec)
     """Images that measure value ranges before quantization."""

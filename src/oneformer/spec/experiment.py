@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from oneformer.spec.automl import AutomlSpec
 from oneformer.spec.data import DatasetSpec
 from oneformer.spec.engine import GenTrtEngineSpec
 from oneformer.spec.evaluate import EvaluateSpec
@@ -47,3 +48,5 @@ class ExperimentSpec:
     """Quantization after training."""
     gen_trt_engine: GenTrtEngineSpec = field(default_factory=GenTrtEngineSpec)
     """Building a TensorRT engine."""
+    automl: AutomlSpec = field(default_factory=AutomlSpec)
+    """Search for better settings by many trainings (`oneformer automl`)."""

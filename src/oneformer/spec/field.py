@@ -29,6 +29,34 @@ class Tao:
     """TAO's condition for sampled values, such as `> 0.0`."""
     pattern: str = ""
     """Regular expression that the text has to match."""
+    option_weights: tuple[float, ...] = ()
+    """How often AutoML draws each choice, relative to the others; empty draws them alike."""
+    depends_on: str = ""
+    """Key whose value a sampled one is compared with, as `math_cond` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How AutoML draws a value; a key without this mark is searched only where the user gives a range."""
+
+    low: float = 0.0
+    """Smallest value, unless `spread` says it."""
+    high: float = 0.0
+    """Largest value, unless `spread` says it."""
+    scale: Literal["linear", "log"] = "linear"
+    """Where values are drawn evenly."""
+    spread: float = 0.0
+    """Factor to either side of the spec's own value; 0 takes `low` and `high`."""
+    images: int = 0
+    """Images per step that the default is meant for: with others the middle of `spread` goes with the root of them."""
+    choices: tuple[Any, ...] = ()
+    """Values to choose from, in place of a range."""
+    tier: int = 1
+    """1: searched by default; 2: by default in long searches; 3: only when it is asked for."""
+    when: str = ""
+    """`key=value|value` or `key!=value`: searched only where this holds. `!=` on a list: it lacks the value."""
+    ties: tuple[str, ...] = ()
+    """Keys that always take the same value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from oneformer.spec.backbone import BackboneSpec, Map
-from oneformer.spec.field import Spellings, Tao
+from oneformer.spec.field import Search, Spellings, Tao
+
+FROM_NOTHING = "train.pretrained_model="
+WIDTHS = ("model.sem_seg_head.convs_dim", "model.sem_seg_head.mask_dim", "model.text_encoder.width")
 
 
 @dataclass
@@ -60,7 +63,9 @@ class SemSegHeadSpec:
 class OneFormerHeadSpec:
     """Query initialisation, masked-attention decoder and losses."""
 
-    hidden_dim: Annotated[int, Ge(1), Tao("hidden dim")] = 256
+    hidden_dim: Annotated[
+        int, Ge(1), Search(choices=(128, 256, 384), tier=3, when=FROM_NOTHING, ties=WIDTHS), Tao("hidden dim")
+    ] = 256
     """Width of the queries; a multiple of `nheads` and of 4."""
     nheads: Annotated[int, Ge(1), Tao("nheads")] = 8
     """Attention heads in the decoder and in the pixel decoder."""
@@ -68,7 +73,7 @@ class OneFormerHeadSpec:
     """Hidden width of the feed-forward part of the decoder layers."""
     enc_layers: Annotated[int, Ge(0), Tao("enc layers")] = 0
     """Encoder layers of the transformer that makes queries out of the task token."""
-    dec_layers: Annotated[int, Ge(2), Tao("dec layers")] = 10
+    dec_layers: Annotated[int, Ge(2), Search(7, 10, tier=3, when=FROM_NOTHING), Tao("dec layers")] = 10
     """Predictions of the masked-attention decoder: the first comes before any layer, so it has one layer fewer."""
     pre_norm: Annotated[bool, Tao("pre norm")] = False
     """Normalise before each sub-layer instead of after it."""
@@ -76,7 +81,9 @@ class OneFormerHeadSpec:
     """Project the pixel decoder's maps with a 1x1 convolution even when they already have `hidden_dim` channels."""
     size_divisibility: Annotated[int, Ge(1), Tao("size divisibility")] = 32
     """Batches are padded at the bottom and right to a multiple of this many pixels."""
-    num_object_queries: Annotated[int, Ge(2), Tao("num object queries")] = 150
+    num_object_queries: Annotated[
+        int, Ge(2), Search(choices=(100, 150, 250), tier=3, when=FROM_NOTHING), Tao("num object queries")
+    ] = 150
     """Most segments the model can find in one image."""
     query_init: Literal["random", "spread"] = "random"
     """Where the position of each query starts: noise, as published, or points spread evenly over the image, which lets
@@ -90,17 +97,17 @@ class OneFormerHeadSpec:
     """Candidates drawn per training point, before the most uncertain are kept."""
     importance_sample_ratio: Annotated[float, Ge(0), Le(1), Tao("importance sample ratio")] = 0.75
     """Share of the training points that is taken by uncertainty; the rest is drawn uniformly."""
-    mask_weight: Annotated[float, Ge(0), Tao("mask weight")] = 5.0
+    mask_weight: Annotated[float, Ge(0), Search(2.0, 10.0, "log", tier=2), Tao("mask weight")] = 5.0
     """Weight of the per-point cross-entropy, in the loss and in the matching cost."""
-    dice_weight: Annotated[float, Ge(0), Tao("dice weight")] = 5.0
+    dice_weight: Annotated[float, Ge(0), Search(2.0, 10.0, "log", tier=2), Tao("dice weight")] = 5.0
     """Weight of the dice term, in the loss and in the matching cost."""
     class_weight: Annotated[float, Ge(0), Tao("class weight")] = 2.0
     """Weight of the class term, in the loss and in the matching cost."""
-    no_object_weight: Annotated[float, Ge(0), Tao("no object weight")] = 0.1
+    no_object_weight: Annotated[float, Ge(0), Search(0.03, 0.4, "log", tier=2), Tao("no object weight")] = 0.1
     """Weight of the no-object class within the class loss; most queries find nothing and would drown the others."""
     deep_supervision: Annotated[bool, Tao("deep supervision")] = True
     """Also apply the losses to the prediction after each earlier decoder layer."""
-    dropout: Annotated[float, Ge(0), Lt(1), Tao("dropout")] = 0.1
+    dropout: Annotated[float, Ge(0), Lt(1), Search(0.0, 0.3, tier=2), Tao("dropout")] = 0.1
     """Dropout of the decoder and the pixel decoder."""
     transformer_decoder_name: Annotated[
         Literal["ContrastiveMultiScaleMaskedTransformerDecoder"], Tao("transformer decoder name")
@@ -112,7 +119,7 @@ class OneFormerHeadSpec:
     """What the query decoder attends to: the three maps of the pixel decoder."""
     class_dec_layers: Annotated[int, Ge(1), Tao("class dec layers")] = 2
     """Decoder layers of the transformer that makes queries out of the task token."""
-    contrastive_weight: Annotated[float, Ge(0), Tao("contrastive weight")] = 0.5
+    contrastive_weight: Annotated[float, Ge(0), Search(0.05, 1.0, "log", tier=2), Tao("contrastive weight")] = 0.5
     """Weight of the loss that pulls queries towards their texts; 0 leaves the text branch out of training."""
     contrastive_temperature: Annotated[float, Gt(0), Tao("contrastive temperature")] = 0.07
     """Starting value of the learned temperature of that loss."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from oneformer.spec.field import Infinite, Spellings, Tao, Unit
+from oneformer.spec.field import Infinite, Search, Spellings, Tao, Unit
 
 Index = Annotated[int, Ge(0)]
 Accelerator = Literal["auto", "gpu", "cpu"]
@@ -35,23 +35,38 @@ class OptimSpec:
     """The optimiser; there is one."""
     monitor_name: Annotated[Literal["val_loss", "train_loss"], Tao("monitor_name", kind="categorical")] = "train_loss"
     """Quantity that a plateau schedule would watch; no schedule here needs it."""
-    lr: Annotated[float, Gt(0), Le(1), Tao("learning rate", automl=True, math_cond="> 0.0")] = 1e-4
+    lr: Annotated[
+        float,
+        Gt(0),
+        Le(1),
+        Search(scale="log", spread=8, images=16),
+        Tao("learning rate", automl=True, math_cond="> 0.0"),
+    ] = 1e-4
     """Peak learning rate, for 16 images per optimiser step in the published recipe."""
     backbone_multiplier: Annotated[
-        float, Ge(0), Le(1), Tao("backbone learning rate multiplier", popular=True, automl=True, math_cond="> 0.0")
+        float,
+        Ge(0),
+        Le(1),
+        Search(0.01, 1.0, "log", when="train.freeze!=backbone"),
+        Tao("backbone learning rate multiplier", popular=True, automl=True, math_cond="> 0.0"),
     ] = 0.1
     """Factor on the learning rate of the backbone; 1 when it starts from random weights."""
     momentum: Annotated[float, Ge(0), Lt(1), Tao("momentum - AdamW", popular=True, automl=True, math_cond="> 0.0")] = (
         0.9
     )
     """Decay of AdamW's running mean of the gradient (its first beta)."""
-    weight_decay: Annotated[float, Ge(0), Le(1), Tao("weight decay", popular=True, automl=True, math_cond="> 0.0")] = (
-        0.05
-    )
+    weight_decay: Annotated[
+        float,
+        Ge(0),
+        Le(1),
+        Search(1e-3, 0.3, "log"),
+        Tao("weight decay", popular=True, automl=True, math_cond="> 0.0"),
+    ] = 0.05
     """Decoupled weight decay; norms, embeddings and position tables are left out of it."""
     lr_scheduler: Annotated[
         Literal["Warmuppoly", "MultiStep", "cosine", "constant"],
         Spellings((("poly", "Warmuppoly"), ("warmup_poly", "Warmuppoly"), ("multi_step", "MultiStep"))),
+        Search(choices=("Warmuppoly", "cosine"), tier=2),
         Tao("learning rate scheduler", kind="categorical"),
     ] = "Warmuppoly"
     """Curve after the warm-up: polynomial decay, drops at `milestones` or `steps`, cosine, or none."""
@@ -87,7 +102,12 @@ class ClipGradientsSpec:
         Literal["full_model", "norm", "value"], Spellings((("full", "full_model"),)), Tao("clip gradient type")
     ] = "full_model"
     """`full_model` limits the norm over all parameters together, `norm` that of each parameter, `value` each number."""
-    clip_value: Annotated[float, Gt(0), Tao("clip gradient value")] = 1.0
+    clip_value: Annotated[
+        float,
+        Gt(0),
+        Search(0.01, 10.0, "log", tier=2, when="train.clip_gradients.enabled=True"),
+        Tao("clip gradient value"),
+    ] = 1.0
     """The limit."""
     norm_type: Annotated[float, Gt(0), Infinite(), Tao("clip gradient norm type")] = 2.0
     """Order of the norm: 2 is the Euclidean, .inf the largest absolute value."""
