@@ -1,0 +1,246 @@
+"""Everything that happens in a search -> one SQLite file that survives a kill at any moment, and the trials out of it.
+
+One process writes (`held`); others may read meanwhile. Each change is one transaction that is on disk before the call
+returns: write-ahead log, full synchronisation. SQLite's own checksums drop a transaction that was torn.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from oneformer.automl.trial import STATES, Checkpoint, Finished, Rung, Trial
+from oneformer.errors import UserError, WorkError
+from oneformer.runs.atomic import plain
+
+FILE, LOCK = "study.sqlite", "controller.lock"
+_TABLES = """
+CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trial (
+  id INTEGER PRIMARY KEY, point TEXT NOT NULL, source TEXT NOT NULL, bracket INTEGER NOT NULL,
+  state TEXT NOT NULL, reason TEXT NOT NULL, retries INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS lease (
+  trial INTEGER PRIMARY KEY REFERENCES trial, epoch INTEGER NOT NULL, owner TEXT NOT NULL, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS rung (
+  place INTEGER PRIMARY KEY, trial INTEGER NOT NULL REFERENCES trial, epoch INTEGER NOT NULL, score REAL NOT NULL,
+  seconds REAL NOT NULL, UNIQUE (trial, epoch));
+CREATE TABLE IF NOT EXISTS metric (
+  trial INTEGER NOT NULL REFERENCES trial, epoch INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL,
+  PRIMARY KEY (trial, epoch, name));
+CREATE TABLE IF NOT EXISTS checkpoint (
+  trial INTEGER PRIMARY KEY REFERENCES trial, epoch INTEGER NOT NULL, path TEXT NOT NULL, digest TEXT NOT NULL,
+  size INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS event (
+  id INTEGER PRIMARY KEY, at REAL NOT NULL, what TEXT NOT NULL, trial INTEGER, detail TEXT NOT NULL);
+"""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While open, this process is the only one that may change the search in `folder`; a killed one lets go at once.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
+    with closing(lock):
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            what = "another process is running this search"
+            hint = "oneformer automl status shows it, oneformer automl stop ends it"
+            raise UserError(what, where=str(folder), hint=hint) from error
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process runs the search in `folder`."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with held(folder):
+            return False
+    except UserError:
+        return True
+
+
+class Ledger:
+    """The record of one search.
+
+    Args:
+        folder: where the file lies; with `read_only` it has to be there.
+        read_only: look only; whoever runs the search is not disturbed.
+
+    Raises:
+        UserError: there is no search, or the file is not one of ours.
+        WorkError: a change could not be written; what was there before is untouched.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self.path = folder / FILE
+        if read_only and not self.path.is_file():
+            raise UserError(
+                "there is no search in this folder", where=str(folder), hint="oneformer automl run starts one"
+            )
+        address = f"{self.path.resolve().as_uri()}{'?mode=ro' if read_only else ''}"
+        self._base = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10)
+        try:
+            if not read_only:
+                self._base.execute("PRAGMA journal_mode=WAL")
+                self._base.execute("PRAGMA synchronous=FULL")
+                self._base.executescript(_TABLES)
+            self.trials = self._read()
+        except sqlite3.DatabaseError as error:
+            self._base.close()
+            hint = "another folder (automl.results_dir) starts anew"
+            raise UserError(f"this is no record of a search: {error}", where=str(self.path), hint=hint) from error
+
+    def close(self) -> None:
+        """No more changes."""
+        self._base.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> dict[int, Trial]:
+        found: dict[int, Trial] = {}
+        for number, point, *rest in self._base.execute(
+            "SELECT id, point, source, bracket, state, reason, retries FROM trial ORDER BY id"
+        ):
+            found[number] = Trial(number, json.loads(point), *rest)
+        for place, number, epoch, score, seconds in self._base.execute(
+            "SELECT place, trial, epoch, score, seconds FROM rung ORDER BY place"
+        ):
+            found[number].rungs[epoch] = Rung(epoch, score, seconds, place)
+        for number, epoch in self._base.execute("SELECT trial, epoch FROM lease"):
+            found[number].target = epoch
+        return found
+
+    @contextmanager
+    def _change(self, what: str, trial: int | None, detail: object = "") -> Iterator[sqlite3.Connection]:
+        """One transaction with its event: all of it is written, or nothing."""
+        try:
+            self._base.execute("BEGIN IMMEDIATE")
+            yield self._base
+            self._base.execute(
+                "INSERT INTO event (at, what, trial, detail) VALUES (?, ?, ?, ?)",
+                (time.time(), what, trial, detail if isinstance(detail, str) else _json(detail)),
+            )
+            self._base.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                self._base.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                hint = "everything before is kept; free some space and start again"
+                raise WorkError(f"the search cannot be recorded: {error}", where=str(self.path), hint=hint) from error
+            raise
+
+    def facts(self) -> dict[str, Any]:
+        """What the search stands on: space, settings, seed."""
+        return {key: json.loads(value) for key, value in self._base.execute("SELECT key, value FROM study")}
+
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """Write down what the search stands on."""
+        rows = [(key, _json(value)) for key, value in facts.items()]
+        with self._change("facts", None, sorted(facts)) as base:
+            base.executemany("INSERT OR REPLACE INTO study (key, value) VALUES (?, ?)", rows)
+
+    def add(self, values: Mapping[str, Any], *, source: str, bracket: int = 0) -> Trial:
+        """A new trial, numbered on from 0."""
+        made = Trial(len(self.trials), dict(values), source, bracket)
+        with self._change("added", made.id, source) as base:
+            row = (made.id, _json(made.values), source, bracket, made.state, "", 0)
+            base.execute("INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self.trials[made.id] = made
+        return made
+
+    def lease(self, trial: Trial, epoch: int, *, owner: str, until: float) -> None:
+        """The trial runs to `epoch` in the hands of `owner`, who renews the lease before `until` (seconds, Unix)."""
+        assert epoch > trial.epochs, f"trial {trial.id} has finished epoch {epoch} already"
+        with self._moved(trial, "running", "leased", detail={"epoch": epoch, "owner": owner}) as base:
+            base.execute("INSERT INTO lease VALUES (?, ?, ?, ?)", (trial.id, epoch, owner, until))
+        trial.target = epoch
+
+    def renew(self, trial: Trial, *, until: float) -> None:
+        """The trial is still being worked on."""
+        with self._change("renewed", trial.id) as base:
+            base.execute("UPDATE lease SET until = ? WHERE trial = ?", (until, trial.id))
+
+    def finish(self, trial: Trial, done: Finished, *, last: bool) -> None:
+        """The trial has reached the epoch it was leased for; with `last` it is complete."""
+        place = 1 + max((r.place for t in self.trials.values() for r in t.rungs.values()), default=0)
+        epoch, rung = trial.target, Rung(trial.target, done.score, done.seconds, place)
+        with self._moved(trial, "done" if last else "paused", "finished", detail={"epoch": epoch}) as base:
+            base.execute("INSERT INTO rung VALUES (?, ?, ?, ?, ?)", (place, trial.id, epoch, done.score, done.seconds))
+            metrics = [(trial.id, epoch, name, value) for name, value in done.metrics.items()]
+            metrics += [(trial.id, at, "curve", value) for at, value in done.curve.items()]
+            base.executemany("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?)", metrics)
+            if done.checkpoint:
+                file = done.checkpoint
+                row = (trial.id, epoch, file.path, file.digest, file.size)
+                base.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)", row)
+        trial.rungs[epoch] = rung
+
+    def end(self, trial: Trial, state: str, reason: str) -> None:
+        """The trial ends as `failed` or `infeasible`."""
+        with self._moved(trial, state, state, detail=reason) as base:
+            base.execute("UPDATE trial SET reason = ? WHERE id = ?", (reason, trial.id))
+        trial.reason = reason
+
+    def put_back(self, trial: Trial, reason: str, *, retry: bool) -> None:
+        """A running trial waits again, at its last rung; with `retry` this counts as a try that failed."""
+        with self._moved(trial, "paused" if trial.rungs else "waiting", "put back", detail=reason) as base:
+            counted = trial.retries + retry
+            base.execute("UPDATE trial SET reason = ?, retries = ? WHERE id = ?", (reason, counted, trial.id))
+        trial.reason, trial.retries = reason, counted
+
+    def reclaim(self) -> list[Trial]:
+        """Put back what a process that is gone was running. Call it while `held`: no other can be alive."""
+        found = [trial for trial in self.trials.values() if trial.state == "running"]
+        for trial in found:
+            self.put_back(trial, "the search was interrupted", retry=False)
+        return found
+
+    @contextmanager
+    def _moved(self, trial: Trial, state: str, what: str, *, detail: object) -> Iterator[sqlite3.Connection]:
+        assert state in STATES[trial.state], f"trial {trial.id} cannot go from {trial.state} to {state}"
+        with self._change(what, trial.id, detail) as base:
+            base.execute("UPDATE trial SET state = ? WHERE id = ?", (state, trial.id))
+            if trial.state == "running":
+                base.execute("DELETE FROM lease WHERE trial = ?", (trial.id,))
+            yield base
+        trial.state, trial.target = state, 0
+
+    def checkpoint(self, trial: Trial) -> Checkpoint | None:
+        """The file of the trial's score."""
+        row = self._base.execute("SELECT path, digest, size FROM checkpoint WHERE trial = ?", (trial.id,)).fetchone()
+        return Checkpoint(*row) if row else None
+
+    def drop_checkpoint(self, trial: Trial) -> None:
+        """The file is about to be removed."""
+        with self._change("checkpoint dropped", trial.id) as base:
+            base.execute("DELETE FROM checkpoint WHERE trial = ?", (trial.id,))
+
+    def metrics(self, trial: Trial) -> dict[int, dict[str, float]]:
+        """Epoch -> scores by name, of every rung; `curve` is the searched metric at any epoch."""
+        found: dict[int, dict[str, float]] = {}
+        rows = self._base.execute("SELECT epoch, name, value FROM metric WHERE trial = ? ORDER BY epoch", (trial.id,))
+        for epoch, name, value in rows:
+            found.setdefault(epoch, {})[name] = value
+        return found
+
+    def events(self) -> list[tuple[float, str, int | None, str]]:
+        """(Unix time, what, trial, detail) in order."""
+        return list(self._base.execute("SELECT at, what, trial, detail FROM event ORDER BY id"))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False)

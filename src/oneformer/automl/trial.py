@@ -1,0 +1,89 @@
+"""One setting that is tried: its values, its place in the search, and what each part of its training has given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# State -> those that may follow. A trial waits, runs to a rung, pauses, runs on, and ends in one of the last three.
+STATES: dict[str, tuple[str, ...]] = {
+    "waiting": ("running", "infeasible"),
+    "running": ("waiting", "paused", "done", "failed", "infeasible"),
+    "paused": ("running",),
+    "done": (),
+    "failed": (),
+    "infeasible": (),
+}
+ENDED = tuple(state for state, following in STATES.items() if not following)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What a trial had reached after a number of epochs."""
+
+    epoch: int
+    score: float
+    """The metric that is searched for, as it was measured: the best so far."""
+    seconds: float
+    """Time of this part of the training."""
+    place: int
+    """Its number among all rungs that any trial finished, from 1: the order in which the search learned of them."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file that a score belongs to."""
+
+    path: str
+    """Relative to the folder of the search."""
+    digest: str
+    """SHA-256 of its content."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one part of a training hands in."""
+
+    score: float
+    seconds: float
+    metrics: Mapping[str, float]
+    """Scores at the epoch of `score`, by name."""
+    curve: Mapping[int, float] = field(default_factory=dict)
+    """Epoch, from 1 -> the metric that is searched for."""
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass
+class Trial:
+    """One setting."""
+
+    id: int
+    values: dict[str, Any]
+    source: str
+    """Where the values come from: `own` (the spec's), `random`, `qmc`, or the name of a sampler that learned."""
+    bracket: int = 0
+    state: str = "waiting"
+    reason: str = ""
+    """Why it ended without a score, or was last put back."""
+    retries: int = 0
+    target: int = 0
+    """Epoch that it is on its way to while it runs; 0 otherwise."""
+    rungs: dict[int, Rung] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs it has finished."""
+        return max(self.rungs, default=0)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it can never run again."""
+        return self.state in ENDED
+
+    @property
+    def broken(self) -> bool:
+        """Whether it ended without a score worth anything."""
+        return self.state in ("failed", "infeasible")
