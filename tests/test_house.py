@@ -22,9 +22,9 @@ LEVELS = {
     "model": 2, "metrics": 2,
     "loss": 3, "engines": 3, "report": 3,
     "train": 4, "export": 4,
-    "predict": 5, "quantize": 5, "trt": 5,
+    "predict": 5, "quantize": 5, "trt": 5, "jobs": 5,
     "actions": 6,
-    "automl": 7, "jobs": 7, "web": 7,
+    "automl": 7, "web": 7,
     "cli": 8,
 }  # fmt: skip
 HEAVY = {"torch", "lightning", "numpy", "pydantic", "scipy", "PIL", "rich", "ruamel"}

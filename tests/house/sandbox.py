@@ -102,7 +102,8 @@ class Sandbox:
             program, *words = shlex.split(line, comments=True) or [""]
             if program == "oneformer":
                 verb = words[0]
-                small = SMALL if cli.VERBS.get(verb) and cli.VERBS[verb].takes_spec else ()
+                on_spec = words[:2] in (["jobs", "submit"], ["jobs", "pipeline"]) or (verb in cli.VERBS and cli.VERBS[verb].takes_spec)
+                small = SMALL if on_spec else ()
                 code = cli.main([*words, *small])
                 if code != cli.DONE:
                     return f"{line}: exit code {code}"

@@ -49,6 +49,8 @@ ROOTS = {
 
 _IDS = Argument("ids", "jobs, or the beginnings of their ids", metavar="ID", many=True)
 _JOBS = Argument("--jobs", "folder of the jobs (default: $ONEFORMER_JOBS, else jobs)", metavar="DIR")
+_IDS = Argument("ids", "jobs, or the beginnings of their ids", metavar="ID", many=True)
+_JOBS = Argument("--jobs", "folder of the jobs (default: $ONEFORMER_JOBS, else jobs)", metavar="DIR")
 # A name of two words is a command of a group: `oneformer checkpoint inspect`.
 VERBS = {
     "train": Verb(
@@ -144,6 +146,72 @@ VERBS = {
             Argument("--overwrite", "replace what stands in the place of the target"),
             Argument("words", "laid over the spec; the last wins", metavar="section.key=value", many=True),
         ),
+    ),
+    "jobs submit": Verb(
+        "oneformer.actions.jobs",
+        "let an action run in the background when its turn comes",
+        "oneformer jobs submit train -e spec.yaml train.num_epochs=10",
+        takes_spec=False,
+        arguments=(
+            Argument("action", "train, evaluate, inference, export, quantize or gen_trt_engine", metavar="ACTION"),
+            Argument("words", "laid over the spec; the last wins", metavar="section.key=value", many=True),
+            Argument("-e/--experiment_spec", "YAML file", metavar="SPEC"),
+            Argument("--parent", "job whose model this one works on, once it is complete", metavar="ID"),
+            Argument("--after", "jobs that have to be complete first, with commas between", metavar="ID,..."),
+            Argument("--gpus", "GPUs it needs; what the spec says where left out", metavar="N"),
+            Argument("--cpus", "processors it needs; all for work on the CPU where left out", metavar="N"),
+            Argument("--dry-run", "print the spec and what would be submitted, then stop"),
+            _JOBS,
+        ),
+    ),
+    "jobs status": Verb(
+        "oneformer.actions.jobs",
+        "tell the state of jobs",
+        "oneformer jobs status train-3f9a1c",
+        takes_spec=False,
+        arguments=(_IDS, _JOBS),
+    ),
+    "jobs logs": Verb(
+        "oneformer.actions.jobs",
+        "print what a job has said, or follow it to its end",
+        "oneformer jobs logs -f train-3f9a1c",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(
+            Argument("id", "the job, or the beginning of its id", metavar="ID"),
+            Argument("-f/--follow", "go on until the job has ended"),
+            _JOBS,
+        ),
+    ),
+    "jobs cancel": Verb(
+        "oneformer.actions.jobs",
+        "take jobs back, or end those that run with all their processes",
+        "oneformer jobs cancel train-3f9a1c",
+        takes_spec=False,
+        arguments=(_IDS, _JOBS),
+    ),
+    "jobs list": Verb(
+        "oneformer.actions.jobs",
+        "list all jobs of a folder",
+        "oneformer jobs list",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(_JOBS,),
+    ),
+    "jobs show": Verb(
+        "oneformer.actions.jobs",
+        "tell everything that is known of one job",
+        "oneformer jobs show train-3f9a1c",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(Argument("id", "the job, or the beginning of its id", metavar="ID"), _JOBS),
+    ),
+    "jobs retry": Verb(
+        "oneformer.actions.jobs",
+        "run jobs again that failed or were canceled; training goes on from its last checkpoint",
+        "oneformer jobs retry train-3f9a1c",
+        takes_spec=False,
+        arguments=(_IDS, _JOBS),
     ),
     "doctor": Verb(
         "oneformer.actions.doctor",

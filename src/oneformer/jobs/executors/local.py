@@ -1,0 +1,23 @@
+"""A pending job -> a process of this machine, when enough of its GPUs and processors are free."""
+
+from __future__ import annotations
+
+from oneformer.jobs.queue import start_queue
+from oneformer.jobs.record import Record
+from oneformer.jobs.slots import check_fits
+from oneformer.jobs.store import Store
+
+
+class Local:
+    """The queue of the folder of jobs."""
+
+    def check(self, record: Record) -> None:
+        """Raises UserError when this machine has less than the job needs."""
+        check_fits(record.gpus, record.cpus)
+
+    def submit(self, store: Store, record: Record) -> None:  # noqa: ARG002 - the queue finds it in the store
+        """Wake the queue."""
+        start_queue(store)
+
+    def cancel(self, record: Record) -> None:
+        """Nothing: a job that is not pending is not started."""

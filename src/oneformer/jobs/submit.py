@@ -1,0 +1,185 @@
+"""An action, a spec and what it goes on from -> a job that waits for its turn."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from oneformer.errors import SpecError, UserError
+from oneformer.jobs import slots
+from oneformer.jobs.job import Job
+from oneformer.jobs.record import CANCELED, COMPLETE, ENDED, Record
+from oneformer.jobs.store import Store
+
+if TYPE_CHECKING:
+    from oneformer.spec import ExperimentSpec
+
+ACTIONS = ("train", "evaluate", "inference", "export", "quantize", "gen_trt_engine")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for beside action and spec."""
+
+    jobs: str | Path = ""
+    """The folder of jobs; empty takes that of ONEFORMER_JOBS, else `jobs`."""
+    parent: str = ""
+    """Job whose model this one works on, and which has to be complete first."""
+    after: Sequence[str] = ()
+    """Jobs that have to be complete first."""
+    executor: str = "local"
+    gpus: int | None = None
+    """GPUs it needs; None takes what the spec says."""
+    cpus: int | None = None
+    """Processors it needs; None takes all for work on the CPU, and one for each GPU."""
+    command: Sequence[str] = field(default_factory=tuple)
+    """What to run in place of the action, which is then only a name."""
+
+
+def create_job(action: str, spec: str | Path | None = None, words: Sequence[str] = (), **wishes: Any) -> Job:
+    """Submit a job.
+
+    Args:
+        action: `train`, `evaluate`, `inference`, `export`, `quantize` or `gen_trt_engine`.
+        spec: YAML file; None starts from the defaults.
+        words: `section.key=value` overrides; what they set is never replaced by what a parent gives.
+        wishes: fields of `Wish`.
+
+    Raises:
+        UserError: the spec is wrong, a job it waits for does not exist or has failed, or nobody could run it.
+    """
+    wish = Wish(**wishes)
+    store = Store(wish.jobs)
+    return submitted(store, drafted(store, action, spec, words, wish))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A checked job that is not on the disk yet."""
+
+    record: Record
+    asked: str
+    """The spec as it was asked for, without secrets."""
+    secret: Mapping[str, str]
+    warnings: Sequence[str] = ()
+
+
+def submitted(store: Store, draft: Draft) -> Job:
+    """Put a checked job on the disk and tell its executor."""
+    from oneformer.jobs.executors import EXECUTORS
+
+    record = store.create(draft.record, {"asked.yaml": draft.asked}, draft.secret)
+    try:
+        EXECUTORS[record.executor].submit(store, record)
+    except UserError as error:
+        message = error.message
+        store.change(record.id, lambda r: r.end(CANCELED, message))
+        raise
+    return Job(record.id, store.root)
+
+
+def drafted(store: Store, action: str, spec: str | Path | None, words: Sequence[str], wish: Wish) -> Draft:
+    """Check everything that can be said before the job's turn comes."""
+    from oneformer.jobs.executors import EXECUTORS
+
+    if wish.executor not in EXECUTORS:
+        raise UserError(f"there is no executor {wish.executor!r}", hint=f"there are {', '.join(EXECUTORS)}")
+    parent = waited_for(store, wish.parent) if wish.parent else ""
+    record = Record(
+        id="",
+        action=action,
+        order=0,
+        parent=parent,
+        after=[waited_for(store, job) for job in wish.after],
+        executor=wish.executor,
+        python=sys.executable,
+        cwd=os.getcwd(),  # noqa: PTH109 - kept as text
+        command=list(wish.command),
+    )
+    if wish.command:
+        record.gpus, record.cpus = wish.gpus or 0, 1 if wish.cpus is None else wish.cpus
+        EXECUTORS[wish.executor].check(record)
+        return Draft(record, "", {})
+    if action not in ACTIONS:
+        raise UserError(f"{action} cannot be a job", where="oneformer jobs submit", hint=f"{', '.join(ACTIONS)} can")
+    return on_spec(record, Asked(spec, words), wish)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A spec file and overrides."""
+
+    spec: str | Path | None
+    words: Sequence[str]
+
+
+def on_spec(record: Record, asked: Asked, wish: Wish) -> Draft:
+    """The draft of a job that runs an action on a spec. Raises UserErrors with everything that is wrong with it."""
+    from oneformer.jobs.executors import EXECUTORS
+    from oneformer.spec.load import load
+    from oneformer.spec.write import to_yaml
+
+    loaded = load(asked.spec, asked.words, action=record.action)
+    record.named = keys_of(asked.words, record.action)
+    check_own_folder(record.named)
+    hidden = {key: value for key in secret_keys() if (value := getattr(loaded.spec, key))}
+    for key in hidden:
+        setattr(loaded.spec, key, "")
+    kept = [key for key in loaded.set_keys if key not in hidden]
+    text = to_yaml(loaded.spec, keys=kept, comments=False) if kept else ""
+    gpus, cpus = needs(loaded.spec, record.action)
+    record.gpus = gpus if wish.gpus is None else wish.gpus
+    record.cpus = cpus if wish.cpus is None else wish.cpus
+    EXECUTORS[record.executor].check(record)
+    return Draft(record, text, hidden, loaded.warnings)
+
+
+def waited_for(store: Store, name: str) -> str:
+    """The whole id of a job that another one is to wait for. Raises UserError for one that cannot become complete."""
+    record = store.find(name)
+    if record.state in ENDED and record.state != COMPLETE:
+        hint = f"oneformer jobs retry {record.id}"
+        raise UserError(f"{record.id} ended as {record.state}, so nothing can follow it", where=name, hint=hint)
+    return record.id
+
+
+def keys_of(words: Sequence[str], action: str) -> list[str]:
+    """The keys that overrides set."""
+    from oneformer.spec.flat import flatten
+    from oneformer.spec.node import Mark, Node
+    from oneformer.spec.override import SOURCE, apply_overrides
+
+    return list(flatten(apply_overrides(Node({}, Mark(SOURCE)), words, action=action)[0])[0])
+
+
+def check_own_folder(named: Sequence[str]) -> None:
+    """Raises SpecError when overrides would put results elsewhere than into the job's own folder."""
+    wrong = [key for key in named if key.rpartition(".")[2] == "results_dir"]
+    if wrong:
+        hint = "leave it out; --jobs FOLDER says where jobs lie"
+        raise SpecError("the results of a job lie in its own folder", where=wrong[0], hint=hint)
+
+
+def secret_keys() -> list[str]:
+    """Root keys of the spec whose values no file but `secrets.json` may hold."""
+    from oneformer.spec import ExperimentSpec
+    from oneformer.spec.field import Secret
+
+    hints = get_type_hints(ExperimentSpec, include_extras=True)
+    return [key for key, hint in hints.items() if any(isinstance(m, Secret) for m in getattr(hint, "__metadata__", ()))]
+
+
+def needs(spec: ExperimentSpec, action: str) -> tuple[int, int]:
+    """GPUs and processors that an action needs: its `num_gpus` where there are GPUs, else every processor."""
+    section = getattr(spec, action)
+    there = slots.machine()
+    on_cpu = getattr(section, "on_cpu", False) or getattr(section, "device", "") == "cpu"
+    accelerator = "cpu" if on_cpu else getattr(section, "accelerator", "auto")
+    if accelerator == "cpu" or (accelerator == "auto" and not there.gpus):
+        return 0, there.cpus
+    gpus = max(getattr(section, "num_gpus", 1), len(set(getattr(section, "gpu_ids", [0]))))
+    return gpus, min(gpus, there.cpus)
