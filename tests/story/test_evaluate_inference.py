@@ -344,3 +344,26 @@ def test_a_dry_run_names_the_files_and_writes_nothing(
     assert code == 0, err
     assert "would read" in out and "would write" in out
     assert not (tmp_path / "results").exists()
+
+
+def test_several_data_sets_are_scored_apart_and_together(
+    words: list[str], data: TinyDataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = write_tiny_dataset(tmp_path / "harbour", images=3, seed=5)
+    pairs = {
+        name: f"[{getattr(data, name)}, {getattr(other, name)}]" for name in ("images", "panoptic", "annotations")
+    }
+    more = [*data.overrides("train"), *(f"dataset.test.{name}={value}" for name, value in pairs.items())]
+    code, out, err = oneformer("evaluate", *words, *more, "evaluate.report_images=2")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "results/evaluate/metrics.json").read_text())
+    first = data.annotations.parent.name
+    assert set(metrics["datasets"]) == {first, "harbour"}
+    alone = [*data.overrides("train"), *other.overrides("test"), f"results_dir={tmp_path / 'alone'}"]
+    assert oneformer("evaluate", *words, *alone)[0] == 0
+    assert metrics["datasets"]["harbour"] == json.loads((tmp_path / "alone/evaluate/metrics.json").read_text())
+    table = [line.split()[0] for line in out.splitlines() if line.startswith((first, "harbour", "data set"))]
+    assert table == ["data", first, "harbour"]
+    assert "<h2>Data sets</h2>" in (tmp_path / "results/evaluate/report.html").read_text()
+    status = (tmp_path / "results/evaluate/status.json").read_text()
+    assert '"test_PQ/harbour"' in status

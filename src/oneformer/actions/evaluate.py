@@ -50,7 +50,7 @@ class Evaluation:
         scores = self.scores.to_dict()
         head = "\n".join(f"{name}: {value}" for name, value in self.facts.items())
         classes = tables.per_class(scores, is_thing=self.is_thing) if self.per_class else ""
-        parts = (head, tables.summary(scores), classes, f"report: {self.folder / REPORT}")
+        parts = (head, tables.summary(scores), tables.by_dataset(scores), classes, f"report: {self.folder / REPORT}")
         return "\n\n".join(part for part in parts if part)
 
 
@@ -88,8 +88,8 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | N
     with StatusLog(folder.status, "evaluate", enabled=first) as status:
         if first:
             folder.write_experiment(to_dict(spec))
-        labels, records = read_data(spec.dataset, split, thorough=first)
         spec = fetched(spec, "evaluate")
+        labels, records = read_data(spec.dataset, split, thorough=first)
         with group(spec, "evaluate") as rank:
             engine = open_engine(spec.evaluate, device=rank.device)
             same_classes(engine.labels, labels, where=str(checkpoint))
@@ -176,7 +176,7 @@ def score(spec: ExperimentSpec, job: Job, rank: Rank) -> tuple[Scores, float]:
     Each process takes its share of the images; the scores are those of all of them, on the first process.
     """
     from oneformer.data.loader import eval_loader
-    from oneformer.metrics.evaluator import Evaluator
+    from oneformer.metrics.apart import ApartEvaluator
     from oneformer.predict.progress import Progress
 
     engine, tasks = job.engine, job.tasks
@@ -191,7 +191,9 @@ def score(spec: ExperimentSpec, job: Job, rank: Rank) -> tuple[Scores, float]:
         fit=engine.info.input_size,
         ranks=(rank.number, rank.world_size),
     )
-    evaluator = Evaluator(engine.labels, tasks=tasks, test=spec.model.test)
+    sets = [record.source.name for record in job.records]
+    evaluator = ApartEvaluator(engine.labels, tasks=tasks, test=spec.model.test, sets=sets)
+    evaluator.start(rank.number, rank.world_size)
     mine = len(job.records[rank.number :: rank.world_size])
     with Progress("evaluate", mine, quiet=not rank.first) as progress:
         for batch in loader:

@@ -74,7 +74,9 @@ class Trained:
         ]
         scores = fitted.scores.to_dict() if fitted.scores else {}
         parts = ["\n".join(lines)]
-        parts += [tables.summary(scores), tables.per_class(scores, is_thing=self.is_thing)] if scores else []
+        if scores:
+            parts += [tables.summary(scores), tables.by_dataset(scores)]
+            parts.append(tables.per_class(scores, is_thing=self.is_thing))
         return "\n\n".join(part for part in parts if part)
 
 

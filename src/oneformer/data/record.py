@@ -48,6 +48,8 @@ class Source:
     format: str
     decoder: Decoder
     tasks: tuple[str, ...] = TASKS
+    name: str = ""
+    """The data set's name where a split has several; they are scored apart too."""
 
     @property
     def rest_is_background(self) -> bool:

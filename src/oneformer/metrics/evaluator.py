@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -59,19 +59,21 @@ class Evaluator:
         self.precision = MaskAP(labels.is_thing)
         self.image_scores: dict[str, list[tuple[str, float]]] = {task: [] for task in self.tasks}
 
-    def update(self, task: str, outputs: Outputs, batch: Batch) -> None:
+    def update(self, task: str, outputs: Outputs, batch: Batch, *, only: Iterable[int] | None = None) -> None:
         """Post-processes one batch's outputs, made with the token of `task`, and counts them.
 
         Args:
             task: one of the tasks given at the start.
             outputs: of all B images of the batch.
             batch: with truths; its `images` tell the padded size.
+            only: the places in the batch to count; all of them when None.
         """
         assert task in self.tasks, f"{task} is not among the tasks to score: {self.tasks}"
         assert batch.truths is not None, "a batch without truth cannot be scored"
         assert len(outputs) == len(batch.truths), f"{len(outputs)} outputs for {len(batch.truths)} images"
         input_size = (int(batch.images.shape[-2]), int(batch.images.shape[-1]))
-        for i, truth in enumerate(batch.truths):
+        for i in range(len(batch)) if only is None else only:
+            truth = batch.truths[i]
             if task not in truth.tasks:
                 continue
             height, width = truth.id_map.shape

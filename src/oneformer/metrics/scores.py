@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+HEADLINES = ("mIoU", "PQ", "AP")
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -18,23 +20,27 @@ class Scores:
         image_scores: per task, (image name, score) in the order of the names: mean IoU for semantic, PQ for panoptic,
             and, where nothing else was scored, the mean best IoU of the objects for instance.
             Images without anything to score are left out.
+        apart: the scores of each data set by its name, where several were scored together.
     """
 
     semantic: Mapping[str, Any] | None = None
     panoptic: Mapping[str, Any] | None = None
     instance: Mapping[str, Any] | None = None
     image_scores: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
+    apart: Mapping[str, Scores] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """metrics.json: one entry per evaluated task, plain JSON types, no NaN."""
+        """metrics.json: one entry per evaluated task, plain JSON types, no NaN; of several data sets `datasets` too."""
         tasks = {"semantic": self.semantic, "panoptic": self.panoptic, "instance": self.instance}
-        return {task: dict(scores) for task, scores in tasks.items() if scores is not None}
+        found = {task: dict(scores) for task, scores in tasks.items() if scores is not None}
+        apart = {name: scores.to_dict() for name, scores in self.apart.items()}
+        return {**found, "datasets": apart} if apart else found
 
     def kpi(self, prefix: str = "") -> dict[str, float]:
         """Flat names for status lines, logs and choosing the best checkpoint; what could not be scored is left out.
 
         `mIoU ACC_all IoU_<class>`, `PQ PQ_things PQ_stuff`, `AP`, each after `prefix`; white space in class names
-        becomes `_`.
+        becomes `_`. Of several data sets `mIoU/<name>` and the like are those of one.
         """
         found: dict[str, float | None] = {}
         if self.semantic is not None:
@@ -47,6 +53,9 @@ class Scores:
         if self.semantic is not None:
             for name, values in self.semantic["per_class"].items():
                 found[f"IoU_{'_'.join(name.split())}"] = values["IoU"]
+        for name, scores in self.apart.items():
+            own = scores.kpi()
+            found |= {f"{metric}/{name}": own[metric] for metric in HEADLINES if metric in own}
         return {f"{prefix}{name}": value for name, value in found.items() if value is not None}
 
     def worst_first(self, task: str) -> list[tuple[str, float]]:

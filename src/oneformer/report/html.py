@@ -18,7 +18,7 @@ from PIL import Image
 
 from oneformer.report.color import RGB, css
 from oneformer.report.curves import Points, charts
-from oneformer.report.tables import CLASS_COLUMNS, INSTANCE, PANOPTIC, Scores, class_rows, kind, number
+from oneformer.report.tables import CLASS_COLUMNS, INSTANCE, PANOPTIC, Scores, class_rows, headlines, kind, number
 
 PICTURE_BUDGET = 3_600_000  # bytes of JPEG in one page; base64 makes 4.8 MB of them
 STEPS = ((720, 86), (560, 82), (420, 78), (300, 72), (200, 65))  # long side in pixels and JPEG quality, tried in turn
@@ -64,7 +64,15 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML text."""
-    parts = (_header(page), _tiles(page.scores), _classes(page), _curves(page), _cases(page), _end(page))
+    parts = (
+        _header(page),
+        _tiles(page.scores),
+        _datasets(page.scores),
+        _classes(page),
+        _curves(page),
+        _cases(page),
+        _end(page),
+    )
     return document(page.title, "".join(parts))
 
 
@@ -119,6 +127,18 @@ def _tiles(scores: Scores) -> str:
         values = instance.get("all", instance)
         tiles.append(_tile("Instance", "mask AP", values.get("AP"), _ap_table(values)))
     return f'<section class="tiles">{"".join(tiles)}</section>\n' if tiles else ""
+
+
+def _datasets(scores: Scores) -> str:
+    """A row for each data set where several were scored."""
+    apart = scores.get("datasets") or {}
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{number(value, 1)}</td>' for value in headlines(own))}</tr>"
+        for name, own in apart.items()
+    )
+    head = "<thead><tr><th></th><th>mIoU</th><th>PQ</th><th>AP</th></tr></thead>"
+    table = f"<table>{head}<tbody>{lines}</tbody></table>"
+    return f"<section><h2>Data sets</h2>{table}</section>\n" if apart else ""
 
 
 def _tile(task: str, name: str, value: float | None, rest: str) -> str:

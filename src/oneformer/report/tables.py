@@ -75,6 +75,21 @@ def summary(scores: Scores) -> str:
     return "\n\n".join(blocks)
 
 
+def by_dataset(scores: Scores) -> str:
+    """One line per data set where several were scored, and one for all of them; nothing for a single one."""
+    apart: Mapping[str, Scores] = scores.get("datasets") or {}
+    if not apart:
+        return ""
+    rows = [(shorten(name), *map(number, headlines(own))) for name, own in [*apart.items(), ("all", scores)]]
+    return align(("data set", "mIoU", "PQ", "AP"), rows)
+
+
+def headlines(scores: Scores) -> tuple[float | None, float | None, float | None]:
+    """mIoU, PQ and AP; None where there is none."""
+    semantic, panoptic, instance = (scores.get(task) or {} for task in ("semantic", "panoptic", "instance"))
+    return semantic.get("mIoU"), (panoptic.get("all") or {}).get("PQ"), instance.get("AP")
+
+
 def per_class(scores: Scores, *, is_thing: Mapping[str, bool] | None = None) -> str:
     """One line per class with the columns that have a value anywhere."""
     rows = class_rows(scores, is_thing=is_thing)

@@ -249,7 +249,9 @@ def _card(job: Job, world_size: int) -> Card:
 def _scoring(job: Job) -> Scoring | None:
     if not job.tasks:
         return None
-    return Scoring(job.labels, tasks=job.tasks, test=job.model_spec.test, text=job.model_spec.text_encoder)
+    sets = [record.source.name for record in job.val_records]
+    spec = job.model_spec
+    return Scoring(job.labels, tasks=job.tasks, test=spec.test, text=spec.text_encoder, sets=sets)
 
 
 def _texts_matter(job: Job, criterion: Criterion, world_size: int) -> bool:

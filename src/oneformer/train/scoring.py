@@ -10,7 +10,7 @@ import torch
 from oneformer.data.batch import Batch
 from oneformer.data.labels import LabelMap
 from oneformer.data.tokens import task_tokenizer
-from oneformer.metrics.evaluator import Evaluator
+from oneformer.metrics.apart import ApartEvaluator
 from oneformer.metrics.scores import Scores
 from oneformer.segments.types import Outputs
 
@@ -27,18 +27,23 @@ class Scoring:
         tasks: what to score; each image is scored on every one.
         test: thresholds of post-processing.
         text: how long task sentences are and what fills them up.
+        sets: the data set of each validation image, in file order; several are scored apart too.
     """
 
-    def __init__(self, labels: LabelMap, *, tasks: Sequence[str], test: TestSpec, text: TextEncoderSpec) -> None:
+    def __init__(
+        self, labels: LabelMap, *, tasks: Sequence[str], test: TestSpec, text: TextEncoderSpec, sets: Sequence[str] = ()
+    ) -> None:
         self.tasks = tuple(tasks)
         tokenizer = task_tokenizer(text)
         self._tokens = {task: tokenizer.task_tokens(task) for task in self.tasks}  # float32 (77,) each
-        self._evaluator = Evaluator(labels, tasks=self.tasks, test=test)
+        self._evaluator = ApartEvaluator(labels, tasks=self.tasks, test=test, sets=sets)
         self.scores: Scores | None = None
 
     def start(self) -> None:
         """Forget the validation before."""
-        self._evaluator.reset()
+        several = torch.distributed.is_initialized()
+        rank, world_size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
+        self._evaluator.start(rank, world_size)
 
     @torch.no_grad()
     def count(self, model: OneFormer, batch: Batch) -> None:

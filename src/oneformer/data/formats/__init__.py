@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from oneformer.data.files import Faults, examples, raise_all
@@ -20,7 +21,7 @@ from oneformer.data.formats import (
     yolo_seg,
 )
 from oneformer.data.formats.part import Part, split_parts
-from oneformer.data.record import Record
+from oneformer.data.record import Record, Source
 from oneformer.errors import DataError, SpecError, UserError
 
 if TYPE_CHECKING:
@@ -68,6 +69,18 @@ def read_records(dataset: DatasetSpec, split: str, labels: LabelMap) -> list[Rec
     return records
 
 
+def _named(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """The records of a data set that has a name, which their source tells."""
+    if not name:
+        yield from records
+        return
+    sources: dict[Source, Source] = {}
+    for record in records:
+        if record.source not in sources:
+            sources[record.source] = replace(record.source, name=name)
+        yield replace(record, source=sources[record.source])
+
+
 def log_warnings(warnings: Iterable[DataError]) -> None:
     """Log what can be lived with."""
     for warning in warnings:
@@ -92,7 +105,7 @@ def iter_records(
     for part in parts:
         faults = Faults(part.annotations)
         try:
-            for record in FORMATS[part.format].read(part, labels, faults):
+            for record in _named(FORMATS[part.format].read(part, labels, faults), part.name):
                 count += 1
                 yield record
         except UserError as error:

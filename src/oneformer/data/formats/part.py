@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,8 @@ class Part:
     background: str = ""
     void_values: tuple[int, ...] = (255,)
     max_mpx: float = 200.0
+    name: str = ""
+    """Of one data set of several that are scored apart."""
 
 
 def split_parts(dataset: DatasetSpec, split: str) -> list[Part]:
@@ -47,13 +51,27 @@ def split_parts(dataset: DatasetSpec, split: str) -> list[Part]:
             what = f"{len(paths)} folders are given for {len(annotations)} annotation files"
             errors.append(SpecError(what, where=f"{key}.{name}", hint="give one folder, or one for each file"))
     raise_all(errors)
+    # Nothing is scored on training images.
+    names = set_names(annotations, as_list(section.names)) if split != "train" and len(annotations) > 1 else []
     parts = []
     for place, path in enumerate(annotations):
         images, panoptic = (paths[place if len(paths) > 1 else 0] if paths else "" for paths in columns.values())
         named = section.format if section.format != "auto" else detect(path, images=images, panoptic=panoptic, key=key)
         settings = (dataset.contiguous_id, dataset.background, tuple(dataset.void_values), dataset.max_image_mpx)
-        parts.append(Part(key, named, path, images, panoptic, *settings))
+        name = names[place] if names else ""
+        parts.append(Part(key, named, path, images, panoptic, *settings, name))
     return parts
+
+
+def set_names(annotations: Sequence[str], given: Sequence[str] = ()) -> list[str]:
+    """A name for each data set: the given one, else that of the folder its annotations lie in; no two are the same."""
+    names: list[str] = []
+    for place, path in enumerate(annotations):
+        parts = [part for part in re.split(r"[/\\]", path.partition("?")[0]) if part not in ("", ".", "..")]
+        folder = parts[-2:-1] if Path(path.partition("?")[0]).suffix else parts[-1:]
+        name = given[place] if len(given) == len(annotations) else (list(given) or folder or ["dataset"])[0]
+        names.append(name if name not in names else f"{name}_{place}")
+    return names
 
 
 def _column(value: str | list[str]) -> list[str]:

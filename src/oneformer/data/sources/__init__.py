@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneformer.data.files import as_list, raise_all
+from oneformer.data.formats.part import set_names
 from oneformer.data.sources.address import is_remote
 from oneformer.data.sources.fetch import Fetcher
 from oneformer.data.sources.level import file_names, find_level, unwrapped
@@ -138,6 +139,9 @@ class _Here:
         """One split."""
         labels = [self.labels(text, f"{key}.annotations") for text in _listed(section.annotations)]
         here = replace(section, annotations=_as_before(section.annotations, labels))
+        texts = _listed(section.annotations)
+        if len(texts) > 1 and not key.endswith(".train"):  # folders of the cache are no names
+            here.names = set_names(texts, as_list(section.names))
         for name in USUAL:
             texts = _listed(getattr(section, name))
             # One folder may serve several annotation files.
