@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from export.operators import unfit
 from oneformer.actions.export import Exported, run
 from oneformer.data.labels import LabelMap
 from oneformer.engines.base import Engine
@@ -74,10 +75,11 @@ def test_the_export_proves_itself(case: Case) -> None:
         print(f"{name}: {difference.to_dict()}")
         assert difference.largest <= TOLERANCE
     assert {path.name for path in case.done.files} == {"model.onnx", "model.json"}
+    assert unfit(case.done.files[0]) == []
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3, 7])
 def test_engines_agree_with_the_checkpoint(case: Case, name: str, batch: int) -> None:
     engine = case.engine(name, "fp32")
     images = case.images(engine, batch)

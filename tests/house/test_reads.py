@@ -10,7 +10,6 @@ from unittest import mock
 import pytest
 
 from house.effects_backbones import BACKBONES, TIMM_ON, timm_work
-from house.look_export import two_layers
 from house.look_model import work
 from house.look_runs import photos
 from house.look_trt import graphs, libraries
@@ -20,6 +19,7 @@ from oneformer import cli
 from oneformer.spec.tree import leaves
 from oneformer.spec.unread import reason
 from stand_in import stand_in
+from two_layers import two_layers
 
 STEPS = (
     "train.optim.lr_scheduler=MultiStep", "train.optim.warmup_iters=1", "train.clip_grad_norm=1", "train.verbose=true",

@@ -94,7 +94,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Exported | Plan:
     folder_path = run_path(spec.results_dir, "export", section_dir=section.results_dir)
     target = Path(section.onnx_file) if section.onnx_file else folder_path / f"model{ENDINGS[section.format]}"
     checkpoint = check_request(spec, target)
-    place = Place(target, overwrite=section.overwrite)
+    place = Place(target, overwrite=section.overwrite, beside=others(target, section.format))
     if dry_run:
         return _plan(spec, folder_path, target)
     check_installed(section.format)
@@ -143,6 +143,15 @@ def check_request(spec: ExperimentSpec, target: Path) -> Path:
             hint=f"for example {target.with_suffix(wanted)}",
         )
     return checkpoint
+
+
+def others(target: Path, format: str) -> list[Path]:
+    """The files beside the graph that may not be in the way; an older description of ours may, it is replaced."""
+    from oneformer.engines.about import is_about
+
+    weights = {"openvino": [target.with_suffix(".bin")], "onnx": [target.with_name(f"{target.name}.data")]}
+    about = target.with_suffix(".json")
+    return [*weights.get(format, []), *([] if is_about(about) else [about])]
 
 
 def open_reference(spec: ExperimentSpec, checkpoint: Path) -> TorchEngine:

@@ -97,14 +97,32 @@ def read_about(path: Path, embedded: str | None) -> About:
     where = str(path if embedded is not None else beside)
     try:
         return parse(json.loads(embedded if embedded is not None else beside.read_text(encoding="utf-8")))
-    except UserError as error:
-        raise CheckpointError(f"the description of the graph is broken: {error.what}", where=where) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the description of the graph is broken: {error!r}", where=where) from error
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what, hint = f"the description of the graph is broken: {_told(error)}", "export the checkpoint again"
+        raise CheckpointError(what, where=where, hint=hint) from error
+
+
+def is_about(path: Path) -> bool:
+    """Whether a file is a description of a graph, and no other JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"oneformer", "classes", "task_tokens"} <= content.keys()
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it lacks {error.args[0]!r}"
+    if isinstance(error, TypeError | AttributeError):
+        return "a value is of another kind than it has to be"
+    return error.what if isinstance(error, UserError) else str(error)
 
 
 def parse(stored: Mapping[str, Any]) -> About:
     """The inverse of `About.to_dict`. Raises KeyError, TypeError, ValueError or UserError."""
+    if not isinstance(stored, Mapping):
+        raise ValueError("it is no JSON object")
     if stored.get("format") != FORMAT:
         raise CheckpointError(f"it has format {stored.get('format')}, this version reads format {FORMAT}")
     classes = stored["classes"]

@@ -131,14 +131,20 @@ class GraphEngine(ABC):
         return ((self.as_input(images).float() - mean) / std).permute(0, 3, 1, 2)
 
 
-def check_ports(path: Path, about: About, ports: Ports) -> None:
-    """Compare the graph with what is said of it. Raises CheckpointError."""
+def checked_names(path: Path, ports: Ports) -> Ports:
+    """The ports when they have our names. Raises CheckpointError: the graph is of another model."""
     if set(ports.inputs) != set(INPUTS) or set(ports.outputs) != set(OUTPUTS):
         raise CheckpointError(
             f"this is the graph of another model: it takes {_told(ports.inputs)} and gives {_told(ports.outputs)}",
             where=str(path),
             hint=f"a graph of oneformer export takes {' and '.join(INPUTS)} and gives {' and '.join(OUTPUTS)}",
         )
+    return ports
+
+
+def check_ports(path: Path, about: About, ports: Ports) -> None:
+    """Compare the graph with what is said of it. Raises CheckpointError."""
+    checked_names(path, ports)
     images, tokens, classes, masks = (*(ports.inputs[n] for n in INPUTS), *(ports.outputs[n] for n in OUTPUTS))
     head, former = about.info.model.sem_seg_head, about.info.model.one_former
     said = (

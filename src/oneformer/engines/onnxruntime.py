@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oneformer.engines.about import INPUTS, KEY, OUTPUTS, read_about
 from oneformer.engines.base import Options
-from oneformer.engines.graph import Dims, GraphEngine, Ports
+from oneformer.engines.graph import Dims, GraphEngine, Ports, checked_names
 from oneformer.errors import CheckpointError, MissingExtra, UserError
 
 GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -20,10 +20,10 @@ class OnnxRuntimeEngine(GraphEngine):
     """A session of ONNX Runtime. Made by `open`."""
 
     def __init__(self, path: Path, session: Any, *, device: str) -> None:
-        about = read_about(path, session.get_modelmeta().custom_metadata_map.get(KEY))
         inputs = {port.name: dims(port.shape) for port in session.get_inputs()}
         outputs = {port.name: dims(port.shape) for port in session.get_outputs()}
-        super().__init__(path, about, Ports(inputs, outputs))
+        ports = checked_names(path, Ports(inputs, outputs))
+        super().__init__(path, read_about(path, session.get_modelmeta().custom_metadata_map.get(KEY)), ports)
         self.session = session
         self._device = device
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from oneformer.engines.about import INPUTS, KEY, OUTPUTS, read_about
 from oneformer.engines.base import Options
-from oneformer.engines.graph import Dims, GraphEngine, Ports
-from oneformer.engines.onnxruntime import first_line
+from oneformer.engines.graph import Dims, GraphEngine, Ports, checked_names
 from oneformer.engines.torch import bf16_is_fast
 from oneformer.errors import CheckpointError, MissingExtra, UserError
 
@@ -25,7 +24,8 @@ class OpenvinoEngine(GraphEngine):
     """A model compiled by OpenVINO. Made by `open`."""
 
     def __init__(self, path: Path, compiled: Any, *, embedded: str | None, device: str, precision: str) -> None:
-        super().__init__(path, read_about(path, embedded), ports(compiled))
+        found = checked_names(path, ports(compiled))
+        super().__init__(path, read_about(path, embedded), found)
         self.compiled = compiled
         self._device = device
         self._precision = precision
@@ -57,7 +57,7 @@ class OpenvinoEngine(GraphEngine):
             model = core.read_model(path)
             compiled = core.compile_model(model, device, settings)
         except RuntimeError as error:
-            raise CheckpointError(f"OpenVINO cannot read it: {first_line(error)}", where=str(path)) from error
+            raise CheckpointError(f"OpenVINO cannot read it: {last_line(error)}", where=str(path)) from error
         return cls(path, compiled, embedded=embedded_text(model), device=device, precision=precision)
 
     @property
@@ -73,9 +73,15 @@ class OpenvinoEngine(GraphEngine):
         try:
             found = self.compiled(feed)
         except RuntimeError as error:
-            raise UserError(f"OpenVINO failed: {first_line(error)}", where=str(self.path), exit_code=1) from error
+            raise UserError(f"OpenVINO failed: {last_line(error)}", where=str(self.path), exit_code=1) from error
         classes, masks = (torch.from_numpy(found[name].copy()) for name in OUTPUTS)  # the next call reuses the memory
         return classes, masks
+
+
+def last_line(error: BaseException) -> str:
+    """What went wrong: OpenVINO puts it behind the lines of its source that the error came through."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:300]
 
 
 def imported(*, needed_for: str) -> Any:

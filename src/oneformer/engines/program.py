@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oneformer.engines.about import INPUTS, OUTPUTS, read_about
 from oneformer.engines.base import Options
-from oneformer.engines.graph import Dims, GraphEngine, Ports
+from oneformer.engines.graph import Dims, GraphEngine, Ports, checked_names
 from oneformer.engines.onnxruntime import first_line
 from oneformer.engines.program_check import description
 from oneformer.engines.torch import chosen_device
@@ -21,7 +21,8 @@ class ProgramEngine(GraphEngine):
     """An exported program. Made by `open`."""
 
     def __init__(self, path: Path, program: Any, *, embedded: str | None, device: torch.device) -> None:
-        super().__init__(path, read_about(path, embedded), ports(program))
+        found = checked_names(path, ports(program))
+        super().__init__(path, read_about(path, embedded), found)
         # The guards of the trace are source code; `check_size` says the same in words.
         self.module = program.module(check_guards=False)
         self._device = device

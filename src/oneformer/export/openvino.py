@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from oneformer.engines.about import KEY, About
-from oneformer.engines.openvino import imported
+from oneformer.engines.openvino import imported, last_line
 from oneformer.errors import WorkError
 
 
@@ -22,5 +23,7 @@ def write(onnx_file: Path, path: Path, about: About, *, half: bool) -> list[Path
         model.set_rt_info(about.to_json(), KEY)
         openvino.save_model(model, path, compress_to_fp16=half)
     except RuntimeError as error:
-        raise WorkError(f"OpenVINO cannot write the graph: {error}"[:300], where=str(path)) from error
+        free = shutil.disk_usage(path.parent).free / 2**20  # it says the same of a full disk and of a graph
+        what = f"OpenVINO cannot write the graph: {last_line(error)}"
+        raise WorkError(what, where=path.name, hint=f"{free:.0f} MiB are free on that disk") from error
     return [path, path.with_suffix(".bin")]

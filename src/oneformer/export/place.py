@@ -20,20 +20,21 @@ class Place:
         target: the main file.
         overwrite: whether a file that is there may be replaced.
         section: of the spec, for the hint that names its `overwrite`.
+        beside: other files that will be written, with the same terms.
 
     Raises:
         SpecError: the target is a folder, or there and not to be replaced.
         WorkError: nothing can be written beside it.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool, section: str = "export") -> None:
-        if target.is_dir():
-            raise SpecError(
-                "there is a folder in the place of the file to write", where=str(target), hint="name another file"
-            )
-        if target.exists() and not overwrite:
-            hint = f"{section}.overwrite=true replaces it, or name another"
-            raise SpecError("the file to write exists", where=str(target), hint=hint)
+    def __init__(self, target: Path, *, overwrite: bool, section: str = "export", beside: Sequence[Path] = ()) -> None:
+        for file in (target, *beside):
+            if file.is_dir():
+                what = "there is a folder in the place of the file to write"
+                raise SpecError(what, where=str(file), hint="name another file")
+            if file.exists() and not overwrite:
+                hint = f"{section}.overwrite=true replaces it, or name another"
+                raise SpecError("the file to write exists", where=str(file), hint=hint)
         self.target = target
         self.folder = target.with_name(f".{target.name}.{os.getpid()}.part")
 
