@@ -35,7 +35,7 @@ def page(name: str) -> Page:
 
 
 def test_the_readme_lists_the_commands_of_the_cli() -> None:
-    table = re.findall(r"^\| `([\w ]+)` \| (.+) \|$", page("README.md").text, re.MULTILINE)
+    table = re.findall(r"^\| `([\w -]+)` \| (.+) \|$", page("README.md").text, re.MULTILINE)
     assert [row for row in table if row[0].split()[0] in {v.split()[0] for v in cli.VERBS}] == [
         (name, verb.help) for name, verb in cli.VERBS.items()
     ]

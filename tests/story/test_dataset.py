@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,42 @@ def test_stats_of_broken_data_say_what_is_not_counted(broken: TinyDataset, tmp_p
     assert code == 0 and "4 images, 2 unusable" in out and "2 images cannot be read" in err
 
 
-@pytest.mark.parametrize("verb", ["check", "stats"])
+def test_augmentation_is_shown_change_by_change(data: TinyDataset, tmp_path: Path) -> None:
+    augmentation = {"train_crop_size": [64, 64], "blur_prob": 0.25}
+    spec = spec_of(tmp_path, ("train", coco(data)), augmentation=augmentation, cutmix_prob=0.5)
+    code, out, _ = oneformer("dataset", "augment-preview", "-e", spec)
+    lines = dict(line.split()[:2] for line in out.splitlines() if line.startswith("dataset."))
+    assert code == 0 and lines["dataset.cutmix_prob"] == "0.5" and lines["dataset.augmentation.blur_prob"] == "0.25"
+    assert lines["dataset.augmentation.rotation_prob"] == "0"
+    page = (tmp_path / "results" / "dataset" / "augment.html").read_text()
+    marks = dict(re.findall(r"<figcaption><span>[^<]*?([\w ]+)</span><b>(.*?)</b>", page))
+    assert marks["cutmix_prob"] == "probability 0.5" and marks["erase_prob"] == "off in this spec"
+    rows = [re.findall(r'src="(data:[^"]+)"', figure) for figure in page.split("<figure")[1:]]
+    assert len(rows) == 13 and all(len(row) == 3 for row in rows) and "http:" not in page
+    assert all(row != rows[0] for row in rows[1:]), "each changes the photos of the first row, used in the spec or not"
+
+
+def test_a_preview_of_overlapping_objects_as_json(data: TinyDataset, tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, ("train", write_coco_instances(data, tmp_path)))
+    code, out, err = oneformer("dataset", "augment-preview", "--json", "-e", spec)
+    told = json.loads(out)
+    assert code == 0, err
+    assert told["changes"]["dataset.augmentation.flip_prob"] == 0.5 and Path(told["files"]["page"]).is_file()
+
+
+def test_a_preview_of_broken_data_names_the_file(broken: TinyDataset, tmp_path: Path) -> None:
+    code, _, err = oneformer("dataset", "augment-preview", "-e", spec_of(tmp_path, ("train", coco(broken))))
+    assert code == 2 and "scene_00" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("verb", ["check", "stats", "augment-preview"])
 def test_a_dry_run_reads_and_writes_nothing(verb: str, data: TinyDataset, tmp_path: Path) -> None:
     code, out, _ = oneformer("dataset", verb, "--dry-run", "-e", spec_of(tmp_path, ("train", coco(data))))
-    assert code == 0 and "would read   dataset.train.annotations" in out and f"dataset/{verb}.html" in out
+    assert (
+        code == 0
+        and "would read   dataset.train.annotations" in out
+        and f"dataset/{verb.partition('-')[0]}.html" in out
+    )
     assert not (tmp_path / "results").exists()
     assert oneformer("dataset", verb, "results_dir=x")[0] == 2, "no data is named"
 

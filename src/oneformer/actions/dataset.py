@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CHECK_FILES = ("check.json", "findings.jsonl", "check.html")
 STATS_FILES = ("stats.json", "stats.html")
+PREVIEW_FILE = "augment.html"
 SHOWN = 3  # findings of one kind in the table
 
 
@@ -188,6 +189,47 @@ def stats(spec: ExperimentSpec, *, dry_run: bool = False) -> Stats | Plan:
     write_json(folder / STATS_FILES[0], done.to_dict()["splits"])
     write_text(folder / STATS_FILES[1], stats_page(done, splits, max_mpx=spec.dataset.max_image_mpx))
     return done
+
+
+@dataclass(frozen=True)
+class Preview:
+    """How often each change happens to a training image, and where it is shown."""
+
+    changes: Mapping[str, float | None]
+    """Key -> probability; None for what always happens."""
+    page: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {"changes": dict(self.changes), "files": {"page": str(self.page)}}
+
+    def table(self) -> str:
+        """One line for each change."""
+        wide = max(map(len, self.changes))
+        lines = [f"{key:<{wide}}  {'always' if p is None else format(p, 'g')}" for key, p in self.changes.items()]
+        return "\n".join([*lines, "", f"shown one by one and together: {self.page}"])
+
+
+def augment_preview(spec: ExperimentSpec, *, dry_run: bool = False) -> Preview | Plan:
+    """Show a few training images with each change of `dataset.augmentation` alone and with all of them together.
+
+    Raises:
+        UserError: the training data cannot be read; `dataset check` tells all of its faults.
+    """
+    from oneformer.actions.augment_page import augment_page, changes
+    from oneformer.data.formats import read_records
+    from oneformer.data.labels import read_labels
+
+    if dry_run:
+        return _plan(spec, (PREVIEW_FILE,))
+    spec = _here(spec)
+    if not spec.dataset.train.annotations:
+        raise SpecError("no training images are named", where="dataset.train.annotations")
+    labels = read_labels(spec.dataset, splits=("train",))
+    records = read_records(spec.dataset, "train", labels)
+    page = RunFolder(spec.results_dir, "dataset") / PREVIEW_FILE
+    write_text(page, augment_page(spec, labels, records))
+    return Preview({change.key: change.prob for change in changes(spec.dataset)}, page)
 
 
 @dataclass(frozen=True)

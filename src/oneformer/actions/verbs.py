@@ -102,6 +102,11 @@ VERBS = {
         "count classes, sizes and objects, and show pictures",
         "oneformer dataset stats -e spec.yaml",
     ),
+    "dataset augment-preview": Verb(
+        "oneformer.actions.dataset",
+        "show what augmentation does to training images, step by step",
+        "oneformer dataset augment-preview -e spec.yaml",
+    ),
     "dataset convert": Verb(
         "oneformer.actions.dataset",
         "turn data sets of any format into one of COCO's",
