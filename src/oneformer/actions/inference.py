@@ -79,7 +79,6 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
     section = spec.inference
     check_request(section, key="inference")
     path = run_path(spec.results_dir, "inference", section_dir=section.results_dir)
-    found = find_images(section.images_dir, recursive=section.recursive, exclude=path)
     plan, fetches = planned(spec, "inference")
     if not plan.inference.images_dir:
         raise SpecError("no images are named", where="inference.images_dir", hint="set it to a folder or an image file")
@@ -87,6 +86,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
         return _plan(plan, None, path, fetches)
     given, spec = spec, plan if dry_run else fetched(spec, "inference")
     section = spec.inference
+    found = find_images(section.images_dir, recursive=section.recursive, exclude=path)
     if dry_run:
         return _plan(spec, found, path)
     folder = RunFolder(spec.results_dir, "inference", section_dir=section.results_dir)

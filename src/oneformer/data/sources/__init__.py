@@ -13,7 +13,7 @@ from oneformer.data.sources.address import is_remote
 from oneformer.data.sources.fetch import Fetcher
 from oneformer.data.sources.level import file_names, find_level, unwrapped
 from oneformer.data.sources.roots import Roots, filled
-from oneformer.errors import UserError
+from oneformer.errors import UserError, without_secrets
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec, SplitSpec
@@ -130,7 +130,9 @@ class _Here:
             return path
         names = [name for label in labels if label for name in file_names(Path(label))]
         try:
-            return str(find_level(Path(path), names, hints=USUAL[key.rpartition(".")[2]], key=key, told=text))
+            return str(
+                find_level(Path(path), names, hints=USUAL[key.rpartition(".")[2]], key=key, told=without_secrets(text))
+            )
         except UserError as error:
             self.errors.append(error)
             return ""
