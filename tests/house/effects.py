@@ -7,11 +7,12 @@ not be allowed alone.
 
 from __future__ import annotations
 
-from house import look_data, look_export, look_runs, look_sources, look_trt
+from house import look_data, look_export, look_quantize, look_runs, look_sources, look_trt
 from house.effects_backbones import BACKBONES, COARSE
 from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
 from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
+from house.look_quantize import FOUR_BITS, STATIC, quantized
 from house.look_trt import INT8, OPEN, RTX, built
 from house.row import Row
 
@@ -274,6 +275,21 @@ EXPORT = {
 }
 SENT = ("wandb.enable=true",)
 WANDB = {
+QUANTIZE = {
+    "backend": Row("onnxruntime", quantized, refused="has no mode weight_only_ptq"),
+    "mode": Row("dynamic_ptq", quantized),
+    "algorithm": Row("entropy", look_quantize.requested, on=STATIC),
+    "layers": Row("[{{module_name: 'decoder.*'}}]", quantized),
+    "skip_names": Row("['decoder.*']", quantized),
+    "model_path": Row("{root}/none.pth", quantized, refused="does not exist"),
+    "results_dir": Row("elsewhere", look_quantize.planned),
+    "backend_kwargs": Row("{{group_size: 8}}", quantized, on=FOUR_BITS),
+    "device": Row("trt", quantized, refused="does not run on trt"),
+    "calibration_images": Row("1", look_quantize.measured),
+    "compare_images": Row("1", quantized),
+    "sensitivity": Row("true", quantized),
+    "overwrite": Row("true", look_quantize.in_the_way),
+}
     "enable": Row("true", tracker),
     "project": Row("ships", tracker, on=SENT),
     "entity": Row("us", tracker, on=SENT),
@@ -320,6 +336,7 @@ SECTIONS = {
     "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,
     "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
     "inference": INFERENCE, "export": EXPORT, "dataset.sources": SOURCES,
-    "gen_trt_engine": ENGINE,
+    "gen_trt_engine": ENGINE, "quantize": QUANTIZE,
+    "dataset.quant_calibration_dataset": {"images_dir": Row("{other.images}", look_quantize.measured)},
 }  # fmt: skip
 EFFECTS = {f"{section}.{key}".lstrip("."): row for section, rows in SECTIONS.items() for key, row in rows.items()}

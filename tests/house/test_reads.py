@@ -59,6 +59,11 @@ STORIES = {
 AROUND = {"export": two_layers, "gen_trt_engine": libraries}
 
 
+    "quantize": ("quantize", "quantize.model_path={checkpoint}", "quantize.sensitivity=true"),
+    "quantize a graph": (
+        "quantize", "quantize.model_path={root}/graphs/model.onnx", "quantize.backend=onnxruntime",
+        "quantize.mode=static_ptq", "dataset.quant_calibration_dataset.images_dir={root}/photos",
+    ),
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     """Keys that the stories have read."""

@@ -84,6 +84,11 @@ VERBS = {
         "oneformer gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=results/export/model.onnx",
     ),
     "default_specs": Verb(
+    "quantize": Verb(
+        "oneformer.actions.quantize",
+        "turn a model into one of fewer bits, and tell what that costs",
+        "oneformer quantize -e spec.yaml quantize.model_path=results/train/oneformer_model_best.pth",
+    ),
         "oneformer.actions.default_specs",
         "write a spec with every key, its default and its meaning",
         "oneformer default_specs train results_dir=specs",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +80,33 @@ class OpenvinoEngine(GraphEngine):
         return classes, masks
 
 
+def imported(*, needed_for: str) -> Any:
+    """The package, loaded without its telemetry: importing it would send an event to its maker. Raises MissingExtra."""
+    try:
+        with without_telemetry():
+            import openvino
+    except ImportError as error:
+        raise MissingExtra("openvino", extra="openvino", needed_for=needed_for) from error
+    return openvino
+
+
 def last_line(error: BaseException) -> str:
     """What went wrong: OpenVINO puts it behind the lines of its source that the error came through."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:300]
 
 
-def imported(*, needed_for: str) -> Any:
-    """The package, loaded without its telemetry: importing it would send an event to its maker. Raises MissingExtra."""
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """While open, the package that sends events is as if it were not installed."""
     hidden = TELEMETRY not in sys.modules
     if hidden:
-        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
     try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("openvino", extra="openvino", needed_for=needed_for) from error
+        yield
     finally:
         if hidden:
             del sys.modules[TELEMETRY]
-    return openvino
 
 
 def embedded_text(model: Any) -> str | None:

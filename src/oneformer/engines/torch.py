@@ -14,6 +14,7 @@ from oneformer.data.tokens import task_tokenizer
 from oneformer.engines.base import EngineInfo, Options
 from oneformer.errors import CheckpointError, UserError
 from oneformer.model.oneformer import OneFormer, build_model
+from oneformer.model.quantized import Quantized, quantize_layers
 from oneformer.model.weights.numbers import check_numbers
 from oneformer.model.weights.settle import read_model
 from oneformer.segments.types import TASKS, Outputs
@@ -66,6 +67,10 @@ class TorchEngine:
         state = {name: value for name, value in found.state_dict.items() if not name.startswith("text.")}
         check_numbers(state, where=str(path))
         take_weights(model, state, where=str(path))
+        try:
+            quantize_layers(model, found.quantized.layers)
+        except ValueError as error:
+            raise CheckpointError(f"its quantized layers are not its network's: {error}", where=str(path)) from error
         info = EngineInfo(
             pixel_mean=found.pixel_mean,
             pixel_std=found.pixel_std,
@@ -86,7 +91,9 @@ class TorchEngine:
         return cls.from_checkpoint(path, precision=options.precision, device=options.device)
 
     def __repr__(self) -> str:
-        return f"TorchEngine({self.info.model.backbone.name}, {self.device}, {self.precision})"
+        small = sum(isinstance(layer, Quantized) for layer in self.model.modules())
+        more = f", {small} layers quantized" if small else ""
+        return f"TorchEngine({self.info.model.backbone.name}, {self.device}, {self.precision}{more})"
 
     @property
     def precision(self) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from oneformer.spec.experiment import ExperimentSpec
 from oneformer.spec.tree import get, leaves
 
-_NOT_YET = "this version has no such action"
 _ONE_CHOICE = "there is one choice"
 
 # Key, or the section it lies in -> why nothing reads it. Later versions empty this table.
@@ -16,7 +15,6 @@ UNREAD: dict[str, str] = {
     "model_name": "it is only kept in experiment.yaml",
     "encryption_key": "checkpoints are plain files of tensors and are never encrypted",
     "export.input_channel": _ONE_CHOICE,
-    "quantize": f"{_NOT_YET} (quantize)",
     "model.backbone.swin.out_indices": "model.backbone.swin.out_features names the maps",
     "model.backbone.dinat.out_indices": "model.backbone.dinat.out_features names the maps",
     "model.backbone.radio.summary_idxs": "summaries describe whole images, the maps are made of the patches",
@@ -31,8 +29,6 @@ UNREAD: dict[str, str] = {
     "model.test.detection_on": "instance results always carry their boxes",
     "dataset.train.names": "nothing is scored on the training images, so no table names them",
     "dataset.workers": "dataset.<split>.num_workers sets the loader processes of each split",
-    "dataset.quant_calibration_dataset": f"{_NOT_YET} (quantize)",
-    "dataset.sources.calibration_dataset": f"{_NOT_YET} (quantize)",
     "train.optim.type": _ONE_CHOICE,
     "train.optim.monitor_name": "no schedule here watches a metric",
 }

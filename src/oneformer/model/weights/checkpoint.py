@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from oneformer.data.labels import LabelMap
 from oneformer.errors import CheckpointError, UserError
+from oneformer.model.quantized import QuantizedWeight
 from oneformer.model.weights.describe import describe
 from oneformer.model.weights.load import read_torch, real, unwrap
 from oneformer.model.weights.pickles import in_memory, located
 from oneformer.model.weights.sizes import differences
+from oneformer.model.weights.stored import Stored
 from oneformer.spec.model import ModelSpec
 from oneformer.spec.tree import from_dict
 
@@ -30,6 +33,20 @@ class Aside:
     """A kind of `found.KINDS`; empty for a checkpoint that was trained here."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """Under their own names."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The layers of a quantized file, and how they came about."""
+
+    layers: dict[str, QuantizedWeight] = field(default_factory=dict)
+    """By the name of the layer."""
+    about: dict[str, str] = field(default_factory=dict)
+    """Backend, mode and algorithm, for people."""
+
+    def __str__(self) -> str:
+        kinds = Counter(f"{w.format} weights{' and inputs' if w.activation else ''}" for w in self.layers.values())
+        return ", ".join(f"{kind} in {count} layers" for kind, count in kinds.items())
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,8 @@ class CheckpointInfo:
     """Learned parameters of the losses, with the prefix `criterion.`."""
     aside: Aside = field(default_factory=Aside, repr=False)
     """Of a converted file: what came with it and has no place in our network."""
+    quantized: Quantization = field(default_factory=Quantization, repr=False)
+    """Of a quantized file: the layers that compute in few bits; `state_dict` has their weights in float32 too."""
 
 
 def read_checkpoint(path: str | Path) -> CheckpointInfo:
@@ -81,13 +100,16 @@ def opened(content: Any, path: Path) -> CheckpointInfo:
             hint="install the version of oneformer that wrote it, or a newer one",
         )
     try:
-        info = read_entry(about, network_state(content, path), where=str(path))
+        quantized = quantization(content, path)
+        small = {f"{name}.weight": weight.float() for name, weight in quantized.layers.items()}
+        info = read_entry(about, network_state(content, path) | small, where=str(path))
         lies = differences(info.model, info.state_dict)
         if lies:
             raise ValueError(
                 "; ".join(f"{key} is {said!r}, the weights say {is_!r}" for key, (said, is_) in lies.items())
             )
-        return replace(info, criterion=criterion_state(content, path), aside=aside_of(content, path))
+        criterion, aside = criterion_state(content, path), aside_of(content, path)
+        return replace(info, criterion=criterion, aside=aside, quantized=quantized)
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -142,3 +164,17 @@ def aside_of(content: Mapping[str, Any], path: Path) -> Aside:
     if not isinstance(held, Mapping) or not isinstance(held.get("tensors"), Mapping):
         return Aside()
     return Aside(str(held.get("layout", "")), in_memory({n: real(v) for n, v in held["tensors"].items()}, path))
+
+
+def quantization(content: Mapping[str, Any], path: Path) -> Quantization:
+    """The quantized layers. Raises KeyError, TypeError or ValueError when they are broken."""
+    held = content.get("quantized")
+    if held is None:
+        return Quantization()
+    if not isinstance(held, Mapping) or not isinstance(held["layers"], Mapping) or held["format"] != FORMAT:
+        raise ValueError("its quantized layers are of another format")
+    layers = {}
+    for name, entry in held["layers"].items():
+        tensors = {key: real(value) for key, value in entry.items() if isinstance(value, Tensor | Stored)}
+        layers[str(name)] = QuantizedWeight.from_plain({**entry, **in_memory(tensors, path)})
+    return Quantization(layers, {str(key): str(value) for key, value in held["about"].items()})

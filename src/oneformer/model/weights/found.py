@@ -80,7 +80,9 @@ def find_file(path: Path) -> Found:
     about = content.get("oneformer") if isinstance(content, Mapping) else None
     if isinstance(about, Mapping):
         info = opened(content, path)
-        return Found("ours", path, info.state_dict | info.criterion, {}, settings_of(info), info.labels, info)
+        notes = (f"quantized: {info.quantized}; as float32 numbers here",) if info.quantized.layers else ()
+        state = info.state_dict | info.criterion
+        return Found("ours", path, state, {}, settings_of(info), info.labels, info, notes)
     state = in_memory(unwrap(content), path)
     if not state:
         raise CheckpointError("the file holds no weights", where=str(path))

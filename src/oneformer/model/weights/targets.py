@@ -51,6 +51,11 @@ def ours_content(info: CheckpointInfo) -> dict[str, Any]:
         },
         "state_dict": {**{f"model.{name}": tensor for name, tensor in info.state_dict.items()}, **info.criterion},
     }
+    if info.quantized.layers:
+        layers = {name: weight.to_plain() for name, weight in info.quantized.layers.items()}
+        content["quantized"] = {"format": FORMAT, "about": info.quantized.about, "layers": layers}
+        for name in layers:
+            del content["state_dict"][f"model.{name}.weight"]
     if info.aside.layout:
         content["aside"] = {"layout": info.aside.layout, "tensors": info.aside.tensors}
     return content
