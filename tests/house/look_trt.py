@@ -61,7 +61,7 @@ def built(spec: ExperimentSpec, world: World) -> list[Any]:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        with mock.patch.object(gen_trt_engine, "prove", lambda *_: Proof("")):
+        with mock.patch.object(gen_trt_engine, "prove", lambda *_, **__: Proof("")):
             done = run(spec, world)
     finally:
         log.removeHandler(handler)

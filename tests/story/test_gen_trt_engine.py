@@ -193,7 +193,27 @@ def test_sequences_that_tensorrt_does_not_know_are_tidied_away(words: list[str],
     assert code == 0, err
 
 
-def test_a_missing_folder_of_photos_or_a_broken_image_is_told(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [None, (96, 64)])
+def test_open_sizes_are_compared_at_the_size_the_engine_is_tuned_for(
+    size: tuple[int, int] | None, words: list[str], tmp_path: Path, gpu: None
+) -> None:
+    small_onnx(tmp_path / "export" / "model.onnx", size=None)
+    more = (
+        [f"gen_trt_engine.tensorrt.{name}=[{size[0]},{size[1]}]" for name in ("min_size", "max_size")] if size else []
+    )
+    code, _, err = run("gen_trt_engine", *words, *more)
+    assert code == 0, err
+    assert proof(tmp_path)["compared"] == "engine"
+    wide, high = size or (64, 64)  # test_min_size
+    assert built(tmp_path)["profile"]["images"][1] == [1, 3, high, wide]
+
+
+def test_a_missing_folder_of_images_to_compare_on_is_told(words: list[str], tmp_path: Path) -> None:
+    code, _, err = run("gen_trt_engine", *words, f"gen_trt_engine.parity_images_dir={tmp_path / 'none'}")
+    assert code == 2 and "none" in err and not list(tmp_path.rglob("*.engine"))
+
+
+def test_a_missing_folder_of_photos_to_measure_on_is_told(words: list[str], tmp_path: Path) -> None:
     more = ["gen_trt_engine.tensorrt.data_type=int8", f"gen_trt_engine.tensorrt.calibration_dir={tmp_path / 'none'}"]
     code, _, err = run("gen_trt_engine", *words, *more)
     assert code == 2 and "none" in err and not list(tmp_path.rglob("*.part"))

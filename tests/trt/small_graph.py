@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from oneformer.data.labels import LabelMap
 from oneformer.data.tokens import task_tokenizer
 from oneformer.engines.about import KEY, About
 from oneformer.engines.base import EngineInfo
@@ -18,7 +19,7 @@ from oneformer.spec.load import load_spec
 from predict.fake import LABELS
 from story.tiny_model import TINY
 
-QUERIES, CLASSES, WIDTH = 12, 4, 8
+QUERIES, WIDTH = 12, 8
 
 
 @cache
@@ -65,7 +66,8 @@ def small_model(
         size: height and width, None where they are open.
         said: what it says of itself.
     """
-    rng = np.random.default_rng(0)
+    said = said or about()
+    rng, classes = np.random.default_rng(0), said.labels.num_classes
     height, width = size or ("height", "width")
     low = [height // 4, width // 4] if size else ["mask_height", "mask_width"]
     net = Net()
@@ -100,7 +102,7 @@ def small_model(
         "decoder.layers.0.out/MatMul",
     )  # fmt: skip
     logits = net.add(
-        "MatMul", [query, weight("class_embed.weight", WIDTH, CLASSES + 1)], [batch, QUERIES, CLASSES + 1],
+        "MatMul", [query, weight("class_embed.weight", WIDTH, classes + 1)], [batch, QUERIES, classes + 1],
         "class_embed/MatMul",
     )  # fmt: skip
     logits.name = "pred_logits"
@@ -116,7 +118,7 @@ def small_model(
         opset_imports={"": 18}, name="oneformer",
     )  # fmt: skip
     model = ir.Model(graph, ir_version=10)
-    model.metadata_props[KEY] = (said or about()).to_json()
+    model.metadata_props[KEY] = said.to_json()
     return model
 
 
@@ -130,3 +132,10 @@ def small_onnx(path: Path, **options: Any) -> Path:
 def described(**changes: Any) -> About:
     """The description with some of it changed."""
     return replace(about(), **changes)
+
+
+def described_with(labels: LabelMap) -> About:
+    """The description of a network with other classes."""
+    model = about().info.model
+    head = replace(model.sem_seg_head, num_classes=labels.num_classes)
+    return described(labels=labels, info=replace(about().info, model=replace(model, sem_seg_head=head)))

@@ -18,12 +18,13 @@ from oneformer.spec.tree import to_dict
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from oneformer.engines.base import Engine as Runner
     from oneformer.engines.tensorrt_file import Built
     from oneformer.engines.tensorrt_library import Library
     from oneformer.export.parity import Parity
     from oneformer.export.place import Place
     from oneformer.spec import ExperimentSpec
-    from oneformer.trt.build import Engine
+    from oneformer.trt.build import Engine, Wish
     from oneformer.trt.graph import Graph
     from oneformer.trt.prepare import Prepared
 
@@ -203,7 +204,7 @@ def make(
     data_type = section.tensorrt.data_type
     about = replace(graph.about, precision=graph.about.precision if graph.quantized else data_type)
     text = write_json(beside(place.draft), description(about, built))
-    proof = prove(spec, graph, prepared, place.draft)
+    proof = prove(spec, graph, prepared, place, wish=wish)
     facts = {
         **built.to_dict(),
         "onnx_file": str(onnx_file),
@@ -217,7 +218,7 @@ def make(
     return [place.draft, text], facts, proof
 
 
-def wished(spec: ExperimentSpec, graph: Graph) -> Any:
+def wished(spec: ExperimentSpec, graph: Graph) -> Wish:
     """What the builder is told."""
     from oneformer.trt.build import Wish
     from oneformer.trt.profile import profile
@@ -233,7 +234,7 @@ def wished(spec: ExperimentSpec, graph: Graph) -> Any:
     )
 
 
-def built_of(library: Library, engine: Engine, wish: Any, file: Path) -> Built:
+def built_of(library: Library, engine: Engine, wish: Wish, file: Path) -> Built:
     """How the engine in this file was built."""
     from oneformer.engines.tensorrt_file import Built
 
@@ -268,11 +269,14 @@ def photos(spec: ExperimentSpec, graph: Graph) -> Iterator[Tensor]:
         yield ready(read_image(found.root / name), info, name=name).images
 
 
-def prove(spec: ExperimentSpec, graph: Graph, prepared: Prepared, draft: Path) -> Proof:
+def prove(spec: ExperimentSpec, graph: Graph, prepared: Prepared, place: Place, *, wish: Wish) -> Proof:
     """Compare the ONNX file with the engine where there is a GPU for it, else with the graph it was built from."""
     from oneformer.engines.open import open_engine
 
     section = spec.gen_trt_engine
+    _, usual, _ = wish.profile["images"]
+    height, width = usual[1:3] if graph.about.embed_preprocess else usual[2:]
+    frame = (int(height or 0), int(width or 0))
     least = LEAST["int8" if graph.quantized else section.tensorrt.data_type]
     try:
         reference = open_engine(graph.path, "onnxruntime", device="cpu")
@@ -281,28 +285,29 @@ def prove(spec: ExperimentSpec, graph: Graph, prepared: Prepared, draft: Path) -
     why = "there is no GPU here"
     if has_gpu():
         try:
-            engine = open_engine(draft, device=f"cuda:{section.gpu_id}")
-            return Proof("engine", compared(spec, reference, engine), least=least)
+            engine = open_engine(place.draft, device=f"cuda:{section.gpu_id}")
+            return Proof("engine", compared(spec, reference, engine, frame=frame), least=least)
         except CheckpointError as error:  # it was built for other GPUs
             why = error.what
     if not prepared.changed:
         return Proof("", why=f"{why}, and the engine's graph is the ONNX file itself")
     try:
-        engine = open_engine(prepared.file, "onnxruntime", precision="auto", device="cpu")
-        return Proof("graph", compared(spec, reference, engine), why, least)
-    except UserError as error:
+        typed = open_engine(prepared.file, "onnxruntime", device="cpu")
+    except CheckpointError as error:
         return Proof("", why=f"{why}, and ONNX Runtime does not run the engine's graph ({error.what})")
+    return Proof("graph", compared(spec, reference, typed, frame=frame), why, least)
 
 
-def compared(spec: ExperimentSpec, reference: Any, engine: Any) -> Parity:
-    """Both on the same images and all tasks."""
+def compared(spec: ExperimentSpec, reference: Runner, engine: Runner, *, frame: tuple[int, int]) -> Parity:
+    """Both on the same images, fitted into this height and width, and on all tasks."""
     from oneformer.data.task import allowed_tasks
     from oneformer.export.images import choose_images
     from oneformer.export.parity import compare
 
     section = spec.gen_trt_engine
     where = replace(spec.export, parity_images=section.parity_images, parity_images_dir=section.parity_images_dir)
-    images = choose_images(replace(spec, export=where), engine.info, engine.labels)
+    info = replace(engine.info, input_size=frame)
+    images = choose_images(replace(spec, export=where), info, engine.labels)
     log.info("comparing %s with the ONNX file on %s", engine, images.source)
     return compare(reference, engine, images, tasks=allowed_tasks(engine.info.model.task_toggling), exact=False)
 
