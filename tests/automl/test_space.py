@@ -157,7 +157,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_what_is_never_searched_is_named_rightly() -> None:
-    assert set(NEVER) <= {*leaves(), *sections(), "train.stop_at_epoch"}
+    assert set(NEVER) <= {*leaves(), *sections()}
     marked = {key for key, leaf in leaves().items() if mark_of(leaf)}
     assert not {key for key in marked if why_not(key)}, "no key that does nothing, or changes the ruler, has a mark"
 

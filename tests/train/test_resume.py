@@ -109,6 +109,20 @@ def test_a_finished_training_is_not_trained_again(runs: Killed, caplog: pytest.L
     assert (runs.whole / "train" / LAST).stat().st_mtime_ns == before
 
 
+def test_pauses_change_nothing(runs: Killed, tmp_path: Path) -> None:
+    """At every epoch the same weights, optimiser, schedule and averages as without a pause; the horizon stays whole."""
+    auto = "train.resume_training_checkpoint_path=auto"
+    for epoch in (1, 2, 3):
+        done = train_small(runs.data, tmp_path, *EMA, auto, f"train.stop_at_epoch={epoch}")
+        assert (done.fitted.epochs, done.fitted.steps, done.fitted.stopped_by) == (epoch, 3 * epoch, "stop_at_epoch")
+    again = train_small(runs.data, tmp_path, *EMA, auto, "train.stop_at_epoch=3")
+    assert (again.fitted.epochs, again.fitted.best) == (3, done.fitted.best)
+    done = train_small(runs.data, tmp_path, *EMA, auto)
+    assert (done.fitted.epochs, done.fitted.stopped_by) == (4, "")
+    assert differences(tmp_path, runs) == []
+    assert [float(row["lr"]) for row in rows(tmp_path)] == [float(row["lr"]) for row in rows(runs.whole)]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -151,6 +151,9 @@ class TrainSpec:
     """How GPU kernels are chosen."""
     num_epochs: Annotated[int, Ge(1), Tao("number of epochs")] = 50
     """Passes over the training images."""
+    stop_at_epoch: Annotated[int, Ge(0), Unit("epochs")] = 0
+    """Pause after this many epochs, on the schedule of all `num_epochs`; a resume goes on as if there had been no
+    pause. 0 trains to the end."""
     checkpoint_interval: Annotated[int, Ge(1), Tao("checkpoint interval")] = 1
     """Epochs or optimiser steps between checkpoints."""
     checkpoint_interval_unit: Annotated[

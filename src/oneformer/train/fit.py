@@ -85,7 +85,7 @@ class Fitted:
     steps: int
     seconds: float
     stopped_by: str
-    """Why it ended before the last epoch: "time", "steps", or nothing."""
+    """Why it ended before the last epoch: "time", "steps", "stop_at_epoch", or nothing."""
 
 
 @dataclass
@@ -145,7 +145,7 @@ def fit(
     state = load_training(resume, card=parts.card.model, training=parts.card.training) if resume else None
     if state is not None and resume is not None:
         log.info("%s", told(state, resume))
-        if _finished(state, parts.horizon, job.train.num_epochs):
+        if _finished(state, parts.horizon, job.train.stop_at_epoch or job.train.num_epochs):
             log.info("this training has already reached its end; train.num_epochs sets how long it is")
             return _as_saved(job, state)
     elif not job.train.is_dry_run and _first():
@@ -155,7 +155,8 @@ def fit(
     _describe(job, parts, model)
     module.with_texts = _texts_matter(job, criterion, parts.devices.world_size)
     with stop_requests() as request, _arithmetic(job.train), quiet():
-        pace = Pace(parts.clock, request, data=parts.data, seed=job.train.seed, last_step=parts.horizon.total_steps)
+        ends = {"last_step": parts.horizon.total_steps, "last_epoch": job.train.stop_at_epoch}
+        pace = Pace(parts.clock, request, data=parts.data, seed=job.train.seed, **ends)
         callbacks = _callbacks(job, parts, status, pace=pace, state=state)
         trainer = _trainer(job, parts, callbacks, plugins=[_Restored(state)], unused=not module.with_texts)
         del state  # as large as the network and its optimiser together

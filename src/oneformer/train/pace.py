@@ -100,17 +100,20 @@ def seed_step(seed: int, rank: int, epoch: int, batch: int, *, device: torch.dev
 
 
 class Pace(pl.Callback):
-    """Seeds each step and ends the training in good order: last step, end of the time limit, or the user's wish.
+    """Seeds each step and ends the training in good order: last step or epoch, end of the time, or the user's wish.
 
     Comes last among the callbacks: when it raises, the others have noted the finished step.
     """
 
-    def __init__(self, clock: Clock, request: StopRequest, *, data: DataModule, seed: int, last_step: int) -> None:
+    def __init__(
+        self, clock: Clock, request: StopRequest, *, data: DataModule, seed: int, last_step: int, last_epoch: int
+    ) -> None:
         self.data = data
         self.clock = clock
         self.request = request
         self.seed = seed
         self.last_step = last_step
+        self.last_epoch = last_epoch  # counted from 1; 0 for none before the end
         self.stopped_by = ""
         self._step = 0
 
@@ -150,6 +153,8 @@ class Pace(pl.Callback):
             self.stopped_by = "steps"
         elif self.clock.used() >= 1.0:
             self.stopped_by = "time"
+        elif trainer.is_last_batch and trainer.current_epoch + 1 == self.last_epoch != trainer.max_epochs:
+            self.stopped_by = "stop_at_epoch"
         if self.stopped_by:
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1

@@ -32,7 +32,8 @@ WATCHED_DATA = (
 UNWATCHED_TRAIN = (
     "num_gpus", "gpu_ids", "num_nodes", "accelerator", "results_dir", "resume_training_checkpoint_path",
     "pretrained_model", "pretrained_backbone", "overwrite", "verbose", "log_interval", "keep_checkpoints",
-    "num_threads", "checkpoint_interval", "checkpoint_interval_unit", "is_dry_run", "distributed_strategy",
+    "num_threads", "stop_at_epoch", "checkpoint_interval", "checkpoint_interval_unit", "is_dry_run",
+    "distributed_strategy",
 )  # fmt: skip
 
 
