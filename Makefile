@@ -7,7 +7,7 @@ DEV    := $(VENV)/.ready-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench clean
+.PHONY: help setup demo test test-slow check format docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ test-slow: $(DEV) ## full-size networks against their oracles, overfitting, kill
 
 format: $(DEV) ## let ruff format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(DEV) ## write the schemas, the reference and who reads each key from the source (a minute)
+	PYTHONPATH=tests $(BIN)/python -m house.write_readers
+	$(BIN)/python docs/reference/build.py
 
 bench: $(DEV) ## speed beside Hugging Face transformers (8 minutes; ARGS=--update stores the ratios)
 	$(BIN)/python benchmarks/run.py $(ARGS)

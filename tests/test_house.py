@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "oneformer"
 LEVELS = {
     "errors": 0, "spec": 0, "runs": 0,
-    "data": 1, "segments": 1,
+    "data": 1, "segments": 1, "schema": 1,
     "model": 2, "metrics": 2,
     "loss": 3, "engines": 3, "report": 3,
     "train": 4, "export": 4,

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from oneformer import __version__
-from oneformer.actions.verbs import LATER, ROOTS, VERBS, Verb
+from oneformer.actions.verbs import COMMON, LATER, ON_SPEC, ROOTS, VERBS, Verb
 from oneformer.errors import UserError, without_secrets
 
 if TYPE_CHECKING:
@@ -105,11 +105,6 @@ def _run(words: list[str]) -> int:
         raise UserError(f"there is no option {stray}", where=where, hint=told)
     if more and not VERBS[asked.verb].takes_words:
         raise UserError(f"{more[0]!r} is one word too many", where=where, hint=told)
-    if asked.verb == "explain":
-        return _explain(asked)
-    if asked.verb == "completion":
-        _print(_completion(asked.shell))
-        return DONE
     if VERBS[asked.verb].takes_spec:
         return _act(asked)
     values = {argument.key: getattr(asked, argument.key) for argument in VERBS[asked.verb].arguments}
@@ -196,13 +191,6 @@ def _show(result: Any, asked: argparse.Namespace) -> int:
     return code
 
 
-def _explain(asked: argparse.Namespace) -> int:
-    from oneformer.spec.explain import as_text, explain
-
-    told = explain(asked.key)
-    return _show(told if asked.json else as_text(told), asked)
-
-
 def _no_verb(word: str) -> UserError:
     if word in LATER:
         return UserError(f"this version has no command {word}", where="oneformer", hint=f"it has {', '.join(VERBS)}")
@@ -242,9 +230,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {verb.example}" + (_ON_KEYS.format(name=name) if verb.takes_spec else ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name != "completion":
-            one.add_argument("--json", action="store_true", help="print the result as JSON")
-        one.add_argument("--traceback", action="store_true", help="show where a fault of the program happened")
+        for option, told in COMMON.items():
+            one.add_argument(option, action="store_true", help=told)
         _arguments(one, verb)
     return parser
 
@@ -264,15 +251,18 @@ def _groups() -> dict[str, dict[str, Verb]]:
     return groups
 
 
+_SPEC_OPTIONS: tuple[dict[str, Any], ...] = ({"dest": "spec", "metavar": "SPEC"}, {"action": "store_true"})
+
+
 def _arguments(one: argparse.ArgumentParser, verb: Verb) -> None:
     if verb.takes_spec:
-        one.add_argument("-e", "--experiment_spec", dest="spec", metavar="SPEC", help="YAML file")
-        one.add_argument("--dry-run", action="store_true", help="print the resolved spec and the files, then stop")
+        for (name, told), more in zip(ON_SPEC.items(), _SPEC_OPTIONS, strict=True):
+            one.add_argument(*name.split("/"), help=told, **more)
         for option, (_, told) in ROOTS.items():
             one.add_argument(option, action="append", metavar="URI", help=told)
         one.add_argument("words", nargs="*", metavar="section.key=value", help="laid over the file; the last wins")
     for argument in verb.arguments:
-        more: dict[str, Any] = {"help": argument.help}
+        more = {"help": argument.help}
         if argument.name.startswith("-") and not argument.metavar and not argument.choices:
             more["action"] = "store_true"
         else:
@@ -282,26 +272,3 @@ def _arguments(one: argparse.ArgumentParser, verb: Verb) -> None:
         one.add_argument(*argument.name.split("/"), **more)
     if not verb.takes_spec and all(argument.key != "words" for argument in verb.arguments):
         one.set_defaults(words=[])
-
-
-def _completion(shell: str) -> str:
-    """A static script: verbs first, then options, then file names."""
-    first = " ".join(dict.fromkeys(verb.partition(" ")[0] for verb in VERBS))
-    members = "\n".join(
-        f"""    elif [ "$COMP_CWORD" -eq 2 ] && [ "${{COMP_WORDS[1]}}" = {group} ]; then
-        COMPREPLY=($(compgen -W "{words} --help" -- "$word"))"""
-        for group, words in ((g, " ".join(name.partition(" ")[2] for name in verbs)) for g, verbs in _groups().items())
-    )
-    body = f"""_oneformer() {{
-    local word="${{COMP_WORDS[COMP_CWORD]}}"
-    if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "{first} --help --version" -- "$word"))
-{members}
-    elif [[ "$word" == -* ]]; then
-        COMPREPLY=($(compgen -W "-e --dry-run {" ".join(ROOTS)} --json --traceback --help" -- "$word"))
-    else
-        COMPREPLY=($(compgen -f -- "$word"))
-    fi
-}}
-complete -o filenames -F _oneformer oneformer"""
-    return body if shell == "bash" else f"autoload -U +X bashcompinit && bashcompinit\n{body}"

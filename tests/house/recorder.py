@@ -9,7 +9,7 @@ from typing import Any
 
 import oneformer
 from oneformer.spec import ExperimentSpec
-from oneformer.spec.tree import fields_of, sections
+from oneformer.spec.tree import fields_of, leaves, sections
 
 SRC = Path(oneformer.__file__).parent
 OWN_ROOM = SRC / "spec"  # it loads, checks and writes every key
@@ -25,6 +25,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.read: set[str] = set()
+        self.command = ""  # the one that runs now
+        self.readers: dict[str, dict[str, set[str]]] = {}
         self._home = {ExperimentSpec: ""}
         places = Counter(cls for cls, _ in sections().values())
         self._home |= {cls: key for key, (cls, _) in sections().items() if places[cls] == 1}
@@ -64,3 +66,14 @@ class Recorder:
         path = Path(reader)
         if path.is_relative_to(SRC) and not path.is_relative_to(OWN_ROOM):
             self.read.add(key)
+            readers = self.readers.setdefault(key, {"commands": set(), "files": set()})
+            readers["commands"].add(self.command)
+            readers["files"].add(path.relative_to(SRC).as_posix())
+
+    def told(self) -> dict[str, dict[str, list[str]]]:
+        """Key -> the commands and files that read it, in the order of the spec."""
+        return {
+            key: {name: sorted(found) for name, found in self.readers[key].items()}
+            for key in leaves()
+            if key in self.readers
+        }

@@ -26,7 +26,7 @@ NAMES = [page.name for page in PAGES]
 RUN = [name for name in NAMES if name in ("README.md", "docs/concepts/spec.md") or name.startswith("docs/guides/")]
 FOLDERS = ("src", "docs", "tests", "examples", "specs", "samples", "benchmarks")
 ROOT_KEYS = {key.partition(".")[0] for key in leaves() if "." in key}
-FILE = re.compile(r".*\.(json|onnx|py|yaml|md|pth|xml|engine|csv|html|jpg|png|css)$")
+FILE = re.compile(r".*\.(json|onnx|pt2|py|yaml|md|pth|xml|engine|csv|html|jpg|png|css)$")
 KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 
 

@@ -73,7 +73,7 @@ def test_every_shipped_spec_loads_without_a_warning_and_fits_on_a_screen(file: P
     for action in ("train", "evaluate", "inference"):
         assert load(file, action=action).warnings == []
     lines = file.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 30
+    assert len(lines) <= 31  # the first names the schema
     assert max(map(len, lines)) <= 120
     assert lines[0].startswith("# "), "the first line says what it is"
 

@@ -93,6 +93,13 @@ def test_an_override_of_a_key_that_is_not_here_is_one_warning(tmp_path: Path) ->
     assert len(loaded(tmp_path, "", "train.checkpointer.save_top_k=3").warnings) == 1
 
 
+def test_inference_takes_the_images_that_taos_deploy_container_takes(tmp_path: Path) -> None:
+    text = "dataset: {test: {images: photos}}\n"
+    assert loaded(tmp_path, text, action="inference").spec.inference.images_dir == "photos"
+    assert loaded(tmp_path, text, action="evaluate").spec.inference.images_dir == ""
+    assert loaded(tmp_path, text, "inference.images_dir=a", action="inference").spec.inference.images_dir == "a"
+
+
 def schema(action: str) -> dict[str, Any]:
     """A schema file as TAO packages it: the values stand under `default`, beside a description that says them again."""
     roots = {"train", "quantize", action}

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from oneformer.schema.differences import differences
 from oneformer.spec.check import alternatives, parts
 from oneformer.spec.field import Tao
 from oneformer.spec.load import load
@@ -18,23 +19,9 @@ from oneformer.spec.tree import leaves
 HERE = Path(__file__).resolve().parent
 TAO: dict[str, dict[str, Any]] = json.loads((HERE / "tao_leaves.json").read_text(encoding="utf-8"))
 DECISION = HERE.parents[1] / "docs" / "decisions" / "0001-defaults-that-differ-from-tao.md"
-THIRDS = {"semantic": 1 / 3, "instance": 1 / 3, "panoptic": 1 / 3}
-
-DIFFERENT_DEFAULTS: dict[str, Any] = {
-    "train.num_gpus": 1,  # TAO's gpu_ids names one GPU
-    "train.optim.lr": 1e-4,  # the published rate, with a schedule that runs
-    "train.optim.max_iter": None,  # acts here; 368750 is a COCO run
-    "train.optim.steps": [],  # act here; TAO's are those of a COCO run
-    "train.clip_grad_norm": None,  # acts here; 0.1 would overrule clip_gradients
-    "dataset.task_prob_train": THIRDS,  # TAO trains panoptic on 1 %
-    "dataset.task_prob_val": THIRDS,  # only zero or not matters
-    "dataset.image_size": [],  # acts here; the crop is what TAO's jitter fits photos into
-    "inference.image_size": [],  # a square distorts photos
-    "model.sem_seg_head.num_classes": 0,  # counted from the label map
-    "wandb.enable": False,  # nothing is sent unasked
-    "quantize.backend_kwargs": {},  # TAO's schema has none, its template {}
-}
-DIFFERENT_BOUNDS = {"train.optim.momentum"}  # a first beta of 1 never moves
+# The one list of differences, each with its reason (`schema/tao_differences.json`).
+DIFFERENT_DEFAULTS = {key for key, said in differences().items() if "default" in said}
+DIFFERENT_BOUNDS = {key for key, said in differences().items() if "maximum" in said}
 # Keys that TAO's code reads and its packaged schema lost, with their defaults there.
 BEYOND_THE_SCHEMA = {
     "train.val_check_interval": 1.0,
@@ -75,8 +62,9 @@ def test_defaults_are_taos_unless_the_table_says_otherwise() -> None:
     for key, fact in TAO.items():
         ours, theirs = leaves()[key].default, fact.get("default")
         if key in DIFFERENT_DEFAULTS:
-            assert ours == DIFFERENT_DEFAULTS[key], key
-            assert ours != theirs, f"{key} is no longer different: take it off the table"
+            assert ours != theirs == differences()[key]["default"], (
+                f"{key} is no longer different: take it off the list"
+            )
         else:
             assert (ours, type(ours)) == (theirs, type(theirs)), key
 
@@ -120,14 +108,14 @@ def test_keys_that_taos_schema_lost_exist_too() -> None:
     assert {key: leaves()[key].default for key in BEYOND_THE_SCHEMA} == BEYOND_THE_SCHEMA
 
 
-def test_the_decision_lists_the_same_differences() -> None:
+def test_the_decision_tells_the_same_differences() -> None:
     defaults, _, rest = DECISION.read_text(encoding="utf-8").partition("## Limits")
     rows = {m[1]: m[2] for m in re.finditer(r"^\| `([\w.]+)` \|[^|]*\| ([^|]+) \|", defaults, re.MULTILINE)}
-    assert set(rows) == set(DIFFERENT_DEFAULTS)
+    assert set(rows) == DIFFERENT_DEFAULTS
     assert set(re.findall(r"^\| `([\w.]+)` \|", rest, re.MULTILINE)) == DIFFERENT_BOUNDS
     for key, said in rows.items():
         if "each" not in said:
-            assert json.loads(said) == DIFFERENT_DEFAULTS[key]
+            assert json.loads(said) == leaves()[key].default
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneformer.errors import SpecError
 from oneformer.spec import ExperimentSpec
-from oneformer.spec.explain import as_text, explain
 from oneformer.spec.load import load
 from oneformer.spec.node import parse_yaml
 from oneformer.spec.tree import leaves, sections
@@ -56,26 +54,6 @@ def test_any_value_survives_being_written_and_read(value: object) -> None:
     text = value_text(value)
     node = parse_yaml(text, "test")
     assert node.plain() == value
-
-
-def test_explain_tells_meaning_range_and_default() -> None:
-    text = as_text(explain("train.optim.lr"))
-    assert "learning rate" in text
-    assert "above 0 and at most 1" in text
-    assert "0.0001" in text
-
-
-def test_explain_lists_the_keys_of_a_section() -> None:
-    assert "train.optim.lr" in explain("train.optim")["keys"]
-
-
-def test_explain_says_when_a_key_has_no_effect() -> None:
-    assert "never encrypted" in as_text(explain("encryption_key"))
-
-
-def test_explain_names_the_nearest_key() -> None:
-    with pytest.raises(SpecError, match=r"train\.optim\.lr"):
-        explain("optim.lr")
 
 
 @pytest.mark.parametrize("key", UNREAD)

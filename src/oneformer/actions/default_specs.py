@@ -1,4 +1,4 @@
-"""An action's name -> a spec with every key it reads, each with its default and its meaning."""
+"""An action's name -> a spec with the keys that concern it, each with its default and its meaning."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ from typing import Any
 
 from oneformer.errors import UserError
 from oneformer.runs.atomic import write_text
-from oneformer.spec import ExperimentSpec
-from oneformer.spec.write import to_yaml
+from oneformer.schema.inputs import ACTIONS
+from oneformer.schema.templates import template
 
-# Action -> its own section; the sections that every action shares stand before it.
-SECTIONS = {
-    "train": "train",
-    "evaluate": "evaluate",
-    "inference": "inference",
-    "export": "export",
-    "quantize": "quantize",
-    "gen_trt_engine": "gen_trt_engine",
-}
-SHARED = ("preset", "model_name", "results_dir", "wandb", "model", "dataset")
-_FORM = "oneformer default_specs [ACTION] [results_dir=DIR]"
+_FORM = "oneformer default_specs [ACTION] [-e SPEC] [results_dir=DIR] [section.key=value ...]"
 
 
 @dataclass(frozen=True)
@@ -41,27 +31,36 @@ class DefaultSpecs:
         return f"wrote {self.path}" if self.path else self.text
 
 
-def run(words: Sequence[str]) -> DefaultSpecs:
-    """Make a spec of defaults.
+def run(words: Sequence[str], experiment_spec: str | None = None, *, minimal: bool = False) -> DefaultSpecs:
+    """Make a spec of defaults, or of the values that a spec and overrides give.
 
     Args:
-        words: an action's name (none: the keys of all actions) and `results_dir=DIR` (none: no file).
+        words: an action's name (none: the keys of all actions), `results_dir=DIR` (none: no file) and overrides.
+        experiment_spec: YAML file whose values take the place of the defaults.
+        minimal: write only what the action reads and what is changed most.
 
     Raises:
-        UserError: another word, or a folder that cannot be written to.
+        UserError: another word, a wrong spec, or a folder that cannot be written to.
     """
-    action, folder = "", ""
+    action, folder, overrides = "", "", []
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and key == "results_dir" and value:
+        if key == "results_dir" and value:
             folder = value
-        elif word in SECTIONS and not action:
+        elif equals or word.startswith("~"):
+            overrides.append(word)
+        elif word in ACTIONS and not action:
             action = word
         else:
-            hint = f"{_FORM}; actions are {', '.join(SECTIONS)}"
+            hint = f"{_FORM}; actions are {', '.join(ACTIONS)}"
             raise UserError(f"{word!r} is neither an action nor results_dir=DIR", where="default_specs", hint=hint)
-    only = (*SHARED, SECTIONS[action]) if action else ()
-    text = f"# Defaults of oneformer{' ' + action if action else ''}. Delete what you do not change.\n" + to_yaml(
-        ExperimentSpec(), only=only
-    )
+    if minimal and not action:
+        what = "the minimal form is that of one action"
+        raise UserError(what, where="default_specs", hint=f"name one of {', '.join(ACTIONS)}")
+    spec = None
+    if experiment_spec or overrides:
+        from oneformer.spec.load import load_spec
+
+        spec = load_spec(experiment_spec, overrides, action=action or "default_specs")
+    text = template(action, minimal=minimal, spec=spec)
     return DefaultSpecs(text, write_text(Path(folder) / "experiment.yaml", text) if folder else None)

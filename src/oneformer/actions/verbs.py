@@ -29,7 +29,7 @@ class Verb:
     """One command: where its work is done and how it is told."""
 
     module: str
-    """Module with `run`, or with a function named like the second word; empty for what this file answers itself."""
+    """Module with `run`, or with a function named like the second word."""
     help: str
     example: str
     takes_spec: bool = True
@@ -39,6 +39,9 @@ class Verb:
     arguments: tuple[Argument, ...] = ()
 
 
+# Option -> what it does, of every command and of those that run on a spec.
+COMMON = {"--json": "print the result as JSON", "--traceback": "show where a fault of the program happened"}
+ON_SPEC = {"-e/--experiment_spec": "YAML file", "--dry-run": "print the resolved spec and the files, then stop"}
 # Of every command that runs on a spec: option -> the key that it sets, and what it is.
 ROOTS = {
     "--train-dataset": ("dataset.sources.train_datasets", "root of the training data; may be given several times"),
@@ -94,7 +97,9 @@ VERBS = {
         "oneformer default_specs train results_dir=specs",
         takes_spec=False,
         arguments=(
-            Argument("words", "sections of one action; target folder", metavar="ACTION|results_dir=DIR", many=True),
+            Argument("words", "one action; target folder; values", metavar="ACTION|section.key=value", many=True),
+            Argument("-e/--experiment_spec", "spec whose values take the place of the defaults", metavar="SPEC"),
+            Argument("--minimal", "only what the action cannot do without and what is changed most"),
         ),
     ),
     "dataset check": Verb(
@@ -231,7 +236,7 @@ VERBS = {
         takes_words=False,
     ),
     "explain": Verb(
-        "",
+        "oneformer.actions.explain",
         "tell what a key of the spec means",
         "oneformer explain train.optim.lr",
         takes_spec=False,
@@ -239,12 +244,12 @@ VERBS = {
         arguments=(Argument("key", "dotted key or section, such as train.optim.lr", metavar="KEY"),),
     ),
     "completion": Verb(
-        "",
+        "oneformer.actions.completion",
         "print the completion script of a shell",
         "oneformer completion bash > ~/.oneformer-completion",
         takes_spec=False,
         takes_words=False,
-        arguments=(Argument("shell", "the shell", choices=("bash", "zsh")),),
+        arguments=(Argument("shell", "the shell", choices=("bash", "zsh", "fish")),),
     ),
 }
 # Verbs of the whole product that this version does not have: typing one is answered, listing them would promise.

@@ -24,6 +24,7 @@ from typing import Any
 
 from oneformer.errors import UserError
 from oneformer.runs.atomic import write_text
+from oneformer.runs.editor import schema_line
 from oneformer.runs.secrets import masked
 
 _PACKAGES = ("oneformer", "torch", "lightning", "numpy", "pillow", "faster-coco-eval")
@@ -70,11 +71,11 @@ class RunFolder:
         return self.path / "status.json"
 
     def write_experiment(self, spec: Mapping[str, Any], *, seed: int | None = None) -> Path:
-        """Write `experiment.yaml`: a spec that loads again and, in its first lines, what it ran with."""
+        """Write `experiment.yaml`: a spec that loads again and, in its first lines, its schema and what it ran with."""
         from ruamel.yaml import YAML
 
         facts = run_facts(seed)
-        header = "".join(f"# {name}: {fact}\n" for name, fact in facts.items())
+        header = schema_line(self.action) + "".join(f"# {name}: {fact}\n" for name, fact in facts.items())
         yaml = YAML()
         yaml.default_flow_style = None
         yaml.width = 120

@@ -11,7 +11,7 @@ from oneformer.spec.data import Side
 from oneformer.spec.field import Pattern, Tao, Unit
 
 Size = Annotated[list[Side], Len(0, 2), Unit("pixels")]
-Capability = Annotated[str, Pattern(r"^\d+\.\d$", "a compute capability such as 8.9")]
+Capability = Annotated[str, Pattern("^[0-9]+[.][0-9]$", "a compute capability such as 8.9")]
 
 
 @dataclass

@@ -81,6 +81,9 @@ def nearest(key: str, cls: type = ExperimentSpec) -> list[str]:
         name, _below(section, cls) if section else [k for k in everything if "." not in k], n=1
     )
     found = [f"{section}.{s}" if section else s for s in siblings]
+    # The end of a key, such as optim.lr.
+    ends = {k.split(".", k.count(".") - key.count("."))[-1]: k for k in everything if k.count(".") > key.count(".")}
+    found += [ends[end] for end in get_close_matches(key, ends, n=1, cutoff=0.8)] if section else []
     same = [k for k in everything if k.rpartition(".")[2].lower() == name.lower()]
     # Of several namesakes the one whose path looks most like what was written comes first.
     found += get_close_matches(key, same, n=len(same) or 1, cutoff=0.0) if section else same
@@ -98,6 +101,8 @@ def merge(below: Node, above: Node, prefix: str = "") -> Node:
     merged: dict[str, Any] = dict(below.value)
     for name, node in above.value.items():
         key = prefix + name
+        if node.value is None and name in merged and key in sections():
+            continue  # an empty section says nothing
         known = name in merged and key not in leaves()
         merged[name] = merge(merged[name], node, f"{key}.") if known else node
     return replace(above, value=merged)

@@ -40,7 +40,8 @@ class InferenceSpec:
     """Width and height that every image is fitted into, its shape kept; empty takes the checkpoint's test sizes.
     Results always have the image's own size."""
     images_dir: Annotated[str, Tao("Images directory")] = ""
-    """Folder of the images; a single file works too."""
+    """Folder of the images; a single file works too. Empty takes `dataset.test.images`, as TAO's deploy container
+    does."""
     precision: Precision = "fp32"
     """Number format of the forward pass."""
     threads: Annotated[int, Ge(0)] = 0

@@ -72,6 +72,8 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), *, action: str)
     if errors:
         raise UserErrors(errors)
     _draw_seed(spec)
+    if action == "inference":
+        _name_images(spec)
     set_keys = tuple(key for key, node in nodes.items() if not node.mark.source.startswith(str(PRESETS)))
     return Loaded(spec, [*left_out, *unread_warnings(spec, set_keys)], set_keys)
 
@@ -105,6 +107,13 @@ def _between(spec: ExperimentSpec, nodes: dict[str, Node], *, fine: set[str]) ->
         marks = [str(nodes[key].mark) for key in fault.keys if key in nodes]
         errors.append(SpecError(fault.what, where=marks[0] if marks else "defaults", hint=fault.hint))
     return errors
+
+
+def _name_images(spec: ExperimentSpec) -> None:
+    """Let inference read the test images where it is given none of its own."""
+    images = get(spec, "dataset.test.images")
+    if not get(spec, "inference.images_dir") and isinstance(images, str):
+        spec.inference.images_dir = images
 
 
 def _draw_seed(spec: ExperimentSpec) -> None:

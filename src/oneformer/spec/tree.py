@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -53,14 +53,16 @@ def fields_of(cls: type) -> dict[str, tuple[Any, Any, str]]:
 @cache
 def leaves(root: type = ExperimentSpec) -> dict[str, Leaf]:
     """Dotted key -> leaf, for every value below `root`, in written order."""
-    found: dict[str, Leaf] = {}
+    return {leaf.key: leaf for leaf in _leaves(root, "")}
+
+
+def _leaves(root: type, prefix: str) -> Iterator[Leaf]:
     for name, (annotation, default, doc) in fields_of(root).items():
         if dataclasses.is_dataclass(annotation):
             assert isinstance(annotation, type)
-            found |= {f"{name}.{k}": dataclasses.replace(v, key=f"{name}.{k}") for k, v in leaves(annotation).items()}
+            yield from _leaves(annotation, f"{prefix}{name}.")
         else:
-            found[name] = Leaf(name, annotation, default, doc)
-    return found
+            yield Leaf(prefix + name, annotation, default, doc)
 
 
 @cache

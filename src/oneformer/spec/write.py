@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from textwrap import wrap
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from oneformer.spec.check import allowed, parts
@@ -14,49 +16,82 @@ from oneformer.spec.tree import fields_of, get, leaves, sections
 from oneformer.spec.unread import reason
 
 _WIDTH = 110
+NO_NOTES: Mapping[str, str] = MappingProxyType({})
 _UNPRINTABLE = re.compile("[\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff\\ufeff\\ufffe\\uffff]")
 
 
-def to_yaml(spec: ExperimentSpec, *, only: tuple[str, ...] = (), comments: bool = True) -> str:
+def to_yaml(
+    spec: ExperimentSpec,
+    *,
+    only: Collection[str] = (),
+    keys: Collection[str] = (),
+    notes: Mapping[str, str] = NO_NOTES,
+    off: Collection[str] = (),
+    comments: bool = True,
+) -> str:
     """A spec as YAML.
 
     Args:
         spec: what to write.
         only: root keys to write; empty writes all of them.
+        keys: dotted keys to write; empty writes all of them.
+        notes: key -> a sentence behind its comment.
+        off: keys whose line is a comment too, so that they keep what a preset says.
         comments: write above each key what it means and may hold.
     """
     lines: list[str] = []
+    form = _Form(keys, notes, off)
     for name in fields_of(ExperimentSpec):
-        if not only or name in only:
-            _write(spec, name, lines)
+        if not only or name in only or keys:
+            _write(spec, name, lines, form)
     if not comments:
         lines = [line for line in lines if line and not line.lstrip().startswith("#")]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def _write(spec: ExperimentSpec, key: str, lines: list[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Which keys are written, and how."""
+
+    keys: Collection[str]
+    notes: Mapping[str, str]
+    off: Collection[str]
+
+
+def _write(spec: ExperimentSpec, key: str, lines: list[str], form: _Form) -> None:
     name, indent = key.rpartition(".")[2], "  " * key.count(".")
     if key in sections():
         cls, doc = sections()[key]
+        if form.keys and not any(k.startswith(f"{key}.") for k in form.keys):
+            return
         lines += [*([""] if not indent else []), *_comment_lines(doc, indent), f"{indent}{name}:"]
         for child in fields_of(cls):
-            _write(spec, f"{key}.{child}", lines)
-    else:
-        lines += [*_comment_lines(comment(key), indent), f"{indent}{name}: {value_text(get(spec, key))}"]
+            _write(spec, f"{key}.{child}", lines, form)
+    elif not form.keys or key in form.keys:
+        said = f"{comment(key)} {form.notes.get(key, '')}".rstrip()
+        sign = "# " if key in form.off else ""
+        lines += [*_comment_lines(said, indent), f"{indent}{sign}{name}: {value_text(get(spec, key))}"]
 
 
 def _comment_lines(said: str, indent: str) -> list[str]:
-    return wrap(said, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_long_words=False)
+    """Words in lines of at most `_WIDTH` signs; textwrap does the same in five times as long."""
+    start = f"{indent}# "
+    lines = [start]
+    for word in said.split():
+        if len(lines[-1]) + len(word) > _WIDTH and lines[-1] != start:
+            lines.append(start)
+        lines[-1] += f"{word} "
+    return [line.rstrip() for line in lines]
 
 
 def comment(key: str) -> str:
-    """Meaning and range of a key in one line; keys that nothing reads say so."""
+    """Meaning, range and default of a key in one line; keys that nothing reads say so."""
     leaf = leaves()[key]
     why = reason(key)
     words = allowed(leaf.annotation)
     plain = parts(leaf.annotation)[0] in (str, bool) or leaf.doc.count(words)
     told = leaf.doc if plain else f"{leaf.doc.rstrip('.')} ({words})."
-    return f"{leaf.doc} No effect: {why}." if why else told
+    return f"{leaf.doc} No effect: {why}." if why else f"{told} Default: {value_text(leaf.default)}."
 
 
 def value_text(value: Any) -> str:
