@@ -112,7 +112,25 @@ def _wish(options: dict[str, str | None]) -> Any:
             given[name] = _count(given[name], name)
     if "after" in given:
         given["after"] = tuple(filter(None, given["after"].split(",")))
+    if "infer" in given:
+        given["infer"] = _functions(given["infer"])
     return Wish(**given)
+
+
+def _functions(text: str) -> dict[str, Any]:
+    """`key=function,key=function`, or a YAML table with literal values and links too."""
+    from oneformer.errors import SpecError
+    from oneformer.spec.node import parse_yaml
+
+    if text.lstrip().startswith("{"):
+        found = parse_yaml(text, "--infer").plain()
+    else:
+        found = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+    if not isinstance(found, dict) or not found:
+        raise SpecError(
+            f"{text!r} fills in nothing", where="--infer", hint="for example evaluate.checkpoint=parent_model"
+        )
+    return {str(key): value for key, value in found.items()}
 
 
 def _count(text: str, name: str) -> int:

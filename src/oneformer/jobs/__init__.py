@@ -12,7 +12,23 @@ What one job keeps in `<jobs folder>/<id>/`:
 | `results/` | its results folder, and no other job's | the action |
 """
 
-from oneformer.jobs.job import Job
-from oneformer.jobs.submit import create_job
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["Job", "create_job"]
+
+if TYPE_CHECKING:
+    from oneformer.jobs.job import Job
+    from oneformer.jobs.submit import create_job
+
+# Loaded when first used: each worker is a process of its own, and needs neither.
+_HOMES = {"Job": "oneformer.jobs.job", "create_job": "oneformer.jobs.submit"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'oneformer.jobs' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A claimed job -> the spec that it runs on, with its results in its own folder, and the command."""
+"""A claimed job -> the spec that it runs on, with its fields filled in, and the command."""
 
 from __future__ import annotations
 
@@ -7,60 +7,71 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from oneformer.errors import MASK
+from oneformer.jobs.fields import Context, filled
 from oneformer.jobs.record import Record
-from oneformer.jobs.store import RESULTS, Store
+from oneformer.jobs.store import Store
 from oneformer.runs.atomic import write_text
+
+if TYPE_CHECKING:
+    from oneformer.spec import ExperimentSpec
+
+ASKED, RESOLVED, PRIVATE = "asked.yaml", "spec.yaml", ".spec.yaml"
 
 
 @contextmanager
 def prepared(store: Store, record: Record) -> Iterator[Sequence[str]]:
-    """Write the job's `spec.yaml` and give the command that runs it.
+    """Write the job's `spec.yaml`, note what was filled in, and give the command that runs it.
 
     A secret goes to the action by a file that only its owner can read, and that is gone when this closes.
 
     Raises:
         UserError: a field cannot be filled in, or the spec is no longer right.
     """
-    from oneformer.spec.load import load
-    from oneformer.spec.tree import get
-    from oneformer.spec.write import to_yaml
-
     folder = store.folder(record.id)
-    values = own_values(store, record)
-    loaded = load(
-        folder / "asked.yaml", [f"{key}={word(value)}" for key, value in values.items()], action=record.action
-    )
-    keys = [key for key in loaded.set_keys if get(loaded.spec, key) != "" or key not in values]
-    path = write_text(folder / "spec.yaml", to_yaml(loaded.spec, keys=keys, comments=False))
-    private = folder / ".spec.yaml"
-    secret = store.secret(record.id)
+    asked = load_asked(folder, record, {})
+    fields = filled(Context(store, record, asked[0]))
+    secret = {key: field.value for key, field in fields.items() if field.function == "key"}
+    values = {key: field.value for key, field in fields.items() if key not in secret}
+    spec, keys = load_asked(folder, record, values | of_machine(record))
+    told = {key: field.to_dict() | ({"value": MASK} if key in secret else {}) for key, field in fields.items()}
+    store.change(record.id, lambda r: setattr(r, "inferred", told))
+    path = write_text(folder / RESOLVED, as_yaml(spec, keys))
     try:
         if secret:
-            path = _private(private, path.read_text(encoding="utf-8"), secret)
+            path = _private(folder / PRIVATE, path.read_text(encoding="utf-8"), secret)
         yield [record.python or sys.executable, "-P", "-m", "oneformer", record.action, "-e", str(path)]
     finally:
-        private.unlink(missing_ok=True)
+        (folder / PRIVATE).unlink(missing_ok=True)
 
 
-def own_values(store: Store, record: Record) -> dict[str, Any]:
-    """Key -> value of what belongs to the job and the machine: its results folder, and its GPUs, counted from 0."""
-    from oneformer.spec.tree import leaves
-
-    values: dict[str, Any] = {"results_dir": str(store.folder(record.id) / RESULTS)}
-    values[f"{record.action}.results_dir"] = ""
-    if record.gpus:
-        own = {"gpu_ids": list(range(record.gpus)), "num_gpus": record.gpus, "gpu_id": 0}
-        values |= {f"{record.action}.{name}": v for name, v in own.items() if f"{record.action}.{name}" in leaves()}
-    return values
-
-
-def word(value: Any) -> str:
-    """A value as an override spells it."""
+def load_asked(folder: Path, record: Record, values: Mapping[str, Any]) -> tuple[ExperimentSpec, list[str]]:
+    """The spec as it was asked for with these values over it, and the keys that are set in it."""
+    from oneformer.spec.load import load
     from oneformer.spec.write import value_text
 
-    return value_text(value) if value != "" else '""'
+    words = [f"{key}={value_text(value)}" for key, value in values.items()]
+    loaded = load(folder / ASKED, words, action=record.action)
+    return loaded.spec, list(loaded.set_keys)
+
+
+def as_yaml(spec: ExperimentSpec, keys: Sequence[str]) -> str:
+    """These keys of a spec."""
+    from oneformer.spec.write import to_yaml
+
+    return to_yaml(spec, keys=keys, comments=False) if keys else ""
+
+
+def of_machine(record: Record) -> dict[str, Any]:
+    """Key -> value of what the machine decides: no other results folder, and the job's GPUs, counted from 0."""
+    from oneformer.spec.tree import leaves
+
+    own: dict[str, Any] = {"results_dir": ""}
+    if record.gpus:
+        own |= {"gpu_ids": list(range(record.gpus)), "num_gpus": record.gpus, "gpu_id": 0}
+    return {key: value for name, value in own.items() if (key := f"{record.action}.{name}") in leaves()}
 
 
 def _private(path: Path, text: str, secret: Mapping[str, str]) -> Path:

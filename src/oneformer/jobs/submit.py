@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from oneformer.errors import SpecError, UserError
+from oneformer.errors import UserError
 from oneformer.jobs import slots
+from oneformer.jobs.fields import Context, check_infer, check_own_files, check_parent
 from oneformer.jobs.job import Job
+from oneformer.jobs.models import check_choice
 from oneformer.jobs.record import CANCELED, COMPLETE, ENDED, Record
 from oneformer.jobs.store import Store
 
@@ -31,6 +33,12 @@ class Wish:
     """Job whose model this one works on, and which has to be complete first."""
     after: Sequence[str] = ()
     """Jobs that have to be complete first."""
+    checkpoint: str = "best"
+    """Which checkpoint of a training it works on: `best`, `latest`, `epoch:N` or `step:N`."""
+    ptm: str = ""
+    """Weights to start from, for the fields that `ptm` fills in."""
+    infer: Mapping[str, Any] = field(default_factory=dict)
+    """Key -> function, literal value, or `{link: ADDRESS, destination_path: PATH}`, beside the table of `fields`."""
     executor: str = "local"
     gpus: int | None = None
     """GPUs it needs; None takes what the spec says."""
@@ -96,6 +104,9 @@ def drafted(store: Store, action: str, spec: str | Path | None, words: Sequence[
         parent=parent,
         after=[waited_for(store, job) for job in wish.after],
         executor=wish.executor,
+        checkpoint=wish.checkpoint,
+        ptm=wish.ptm,
+        infer=dict(wish.infer),
         python=sys.executable,
         cwd=os.getcwd(),  # noqa: PTH109 - kept as text
         command=list(wish.command),
@@ -106,7 +117,11 @@ def drafted(store: Store, action: str, spec: str | Path | None, words: Sequence[
         return Draft(record, "", {})
     if action not in ACTIONS:
         raise UserError(f"{action} cannot be a job", where="oneformer jobs submit", hint=f"{', '.join(ACTIONS)} can")
-    return on_spec(record, Asked(spec, words), wish)
+    check_choice(wish.checkpoint)
+    check_infer(wish.infer)
+    if wish.ptm and "://" not in wish.ptm and not Path(wish.ptm).exists():
+        raise UserError("there are no such weights", where=f"--ptm {wish.ptm}")
+    return on_spec(store, record, Asked(spec, words), wish)
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ class Asked:
     words: Sequence[str]
 
 
-def on_spec(record: Record, asked: Asked, wish: Wish) -> Draft:
+def on_spec(store: Store, record: Record, asked: Asked, wish: Wish) -> Draft:
     """The draft of a job that runs an action on a spec. Raises UserErrors with everything that is wrong with it."""
     from oneformer.jobs.executors import EXECUTORS
     from oneformer.spec.load import load
@@ -125,7 +140,7 @@ def on_spec(record: Record, asked: Asked, wish: Wish) -> Draft:
 
     loaded = load(asked.spec, asked.words, action=record.action)
     record.named = keys_of(asked.words, record.action)
-    check_own_folder(record.named)
+    check_own_files(record, loaded.spec)
     hidden = {key: value for key in secret_keys() if (value := getattr(loaded.spec, key))}
     for key in hidden:
         setattr(loaded.spec, key, "")
@@ -135,7 +150,11 @@ def on_spec(record: Record, asked: Asked, wish: Wish) -> Draft:
     record.gpus = gpus if wish.gpus is None else wish.gpus
     record.cpus = cpus if wish.cpus is None else wish.cpus
     EXECUTORS[record.executor].check(record)
-    return Draft(record, text, hidden, loaded.warnings)
+    warnings = list(loaded.warnings)
+    if record.parent:
+        warnings += filter(None, [check_parent(Context(store, record, loaded.spec))])
+        hidden = store.secret(record.parent) | hidden
+    return Draft(record, text, hidden, warnings)
 
 
 def waited_for(store: Store, name: str) -> str:
@@ -154,14 +173,6 @@ def keys_of(words: Sequence[str], action: str) -> list[str]:
     from oneformer.spec.override import SOURCE, apply_overrides
 
     return list(flatten(apply_overrides(Node({}, Mark(SOURCE)), words, action=action)[0])[0])
-
-
-def check_own_folder(named: Sequence[str]) -> None:
-    """Raises SpecError when overrides would put results elsewhere than into the job's own folder."""
-    wrong = [key for key in named if key.rpartition(".")[2] == "results_dir"]
-    if wrong:
-        hint = "leave it out; --jobs FOLDER says where jobs lie"
-        raise SpecError("the results of a job lie in its own folder", where=wrong[0], hint=hint)
 
 
 def secret_keys() -> list[str]:
