@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneformer.spec import ExperimentSpec
+from oneformer.spec.field import Tao
 from oneformer.spec.load import load
 from oneformer.spec.node import parse_yaml
 from oneformer.spec.tree import leaves, sections
@@ -77,6 +78,20 @@ def test_a_key_that_the_chosen_pixel_decoder_does_not_read_gives_a_warning() -> 
     ):
         loaded = load(None, [f"{head}pixel_decoder_name={name}", *said], action="train")
         assert [w.split()[0] for w in loaded.warnings] == [head + key for key in warned]
+
+
+def test_a_key_of_another_backbone_than_the_chosen_gives_a_warning() -> None:
+    words = ["model.backbone.name=resnet50", "model.backbone.swin.window_size=7", "model.backbone.resnet.depth=101"]
+    (warning,) = load(None, words, action="train").warnings
+    assert warning == "model.backbone.swin.window_size has no effect: the backbone is resnet (model.backbone.name)"
+    assert load(None, ["preset=swin_t", "model.backbone.name=resnet50"], action="train").warnings == []
+
+
+def test_only_keys_of_tao_are_without_effect_and_each_has_its_reason() -> None:
+    idle = {key for key in leaves() if reason(key)}
+    marks = {key: [m for m in leaves()[key].marks if isinstance(m, Tao)] for key in idle}
+    assert [key for key, found in marks.items() if not found] == []
+    assert len(idle) < 25 and all(len(why.split()) > 3 for why in UNREAD.values())
 
 
 def test_the_published_spelling_of_no_normalisation_is_understood() -> None:

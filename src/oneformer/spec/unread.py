@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from oneformer.spec.backbone import SECTIONS
 from oneformer.spec.experiment import ExperimentSpec
 from oneformer.spec.tree import get, leaves
 
 _ONE_CHOICE = "there is one choice"
 
-# Key, or the section it lies in -> why nothing reads it. Later versions empty this table.
+# Key of TAO, or the section it lies in -> why its meaning cannot exist here. Keys of our own have no place in it.
 UNREAD: dict[str, str] = {
     "model_name": "it is only kept in experiment.yaml",
     "encryption_key": "checkpoints are plain files of tensors and are never encrypted",
@@ -37,6 +38,8 @@ _DECODER = "model.sem_seg_head.pixel_decoder_name"
 _DEFORMABLE = "MSDeformAttnPixelDecoder"
 _ATTENTION = (_DEFORMABLE, "TransformerEncoderPixelDecoder")
 
+_BACKBONE = "model.backbone"
+
 # Key -> the pixel decoders that read it.
 READ_BY: dict[str, tuple[str, ...]] = {
     "model.sem_seg_head.deformable_transformer_encoder_in_features": (_DEFORMABLE,),
@@ -56,7 +59,7 @@ def unread_warnings(spec: ExperimentSpec, set_keys: Iterable[str]) -> list[str]:
     """One line for each key in `set_keys` that differs from its default and has no effect."""
     said = []
     for key in set_keys:
-        why = reason(key) or _unread_by(get(spec, _DECODER), key)
+        why = reason(key) or _unread_by(get(spec, _DECODER), key) or _of_another_backbone(spec, key)
         if why and _differs(get(spec, key), leaves()[key].default):
             said.append(f"{key} has no effect: {why}")
     return said
@@ -65,6 +68,12 @@ def unread_warnings(spec: ExperimentSpec, set_keys: Iterable[str]) -> list[str]:
 def _unread_by(decoder: str, key: str) -> str:
     readers = READ_BY.get(key, (decoder,))
     return "" if decoder in readers else f"{decoder} does not read it ({_DECODER})"
+
+
+def _of_another_backbone(spec: ExperimentSpec, key: str) -> str:
+    chosen = SECTIONS[spec.model.backbone.name]
+    others = tuple(f"{_BACKBONE}.{section}." for section in SECTIONS.values() if section != chosen)
+    return f"the backbone is {chosen} ({_BACKBONE}.name)" if key.startswith(others) else ""
 
 
 def _differs(value: Any, default: Any) -> bool:
