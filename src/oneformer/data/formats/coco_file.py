@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os.path
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from oneformer.data.decode import SUFFIXES, image_size
-from oneformer.data.files import Faults, is_file, read_json
+from oneformer.data.files import Faults, is_file
 from oneformer.data.formats.folders import NO_IMAGE, Folder
 from oneformer.data.formats.part import Part
+from oneformer.data.json_lists import listed, read_object
 from oneformer.data.task import TASKS
 from oneformer.errors import DataError, UserError
 
 WHAT = "annotation file"
 Entry = dict[str, Any]
+USED = ("id", "file_name", "img_path", "width", "height")  # what is kept of an image's entry
 
 
 class CocoFile:
@@ -26,18 +29,20 @@ class CocoFile:
         self.contiguous_id = part.contiguous_id
         self.folder = Folder(images)
         self.faults = faults
-        self.content = read_json(self.path, what=WHAT)
+        self.content = read_object(self.path, what=WHAT)
         self.images = self._images(self.listed("images"))
         self.used: set[str] = set()
+        self._ids: set[int | str] = set()
 
-    def listed(self, name: str) -> list[Any]:
+    def listed(self, name: str) -> Iterable[Any]:
         """One of the file's lists. Raises DataError when it is not there."""
-        if not isinstance(self.content, dict) or not isinstance(self.content.get(name), list):
+        found = listed(self.content, name)
+        if found is None:
             hint = "a COCO file has the lists images, annotations and categories"
             raise DataError(f"the annotation file has no list '{name}'", where=self.path, hint=hint)
-        return list(self.content[name])
+        return found
 
-    def _images(self, entries: list[Any]) -> dict[int | str, Entry]:
+    def _images(self, entries: Iterable[Any]) -> dict[int | str, Entry]:
         images: dict[int | str, Entry] = {}
         for place, entry in enumerate(entries):
             if not isinstance(entry, dict) or not is_id(entry.get("id")):
@@ -47,7 +52,7 @@ class CocoFile:
             elif entry["id"] in images:
                 self.faults.add("two images have the same id", entry["id"], kind="duplicate_id")
             else:
-                images[entry["id"]] = entry
+                images[entry["id"]] = {name: entry[name] for name in USED if name in entry}
         return images
 
     def image_of(self, annotation: Entry, place: int) -> Entry | None:
@@ -113,18 +118,17 @@ class CocoFile:
             what = f"a file of {self.key}.{name} is not in the annotation file"
             self.faults.add(what, extra, kind="unused_file", warning=True)
 
-    def unique_annotation_ids(self, *, required: bool = False) -> None:
+    def own_id(self, annotation: Any, place: int, *, required: bool = False) -> None:
         """Where annotations have an id of their own, it has to be unique."""
-        seen = set()
-        for place, annotation in enumerate(self.listed("annotations")):
-            own = annotation.get("id") if isinstance(annotation, dict) else None
-            if not is_id(own):
-                if required and isinstance(annotation, dict):
-                    self.faults.add("an annotation has no id", f"annotations[{place}]")
-                continue
-            if own in seen:
+        if not isinstance(annotation, dict):
+            return
+        own = annotation.get("id")
+        if is_id(own):
+            if own in self._ids:
                 self.faults.add("two annotations have the same id", own, kind="duplicate_id")
-            seen.add(own)
+            self._ids.add(own)
+        elif required:
+            self.faults.add("an annotation has no id", f"annotations[{place}]")
 
     def no_category(self) -> str:
         """Advice for a category that is not in the label map."""
@@ -145,14 +149,13 @@ class CocoFile:
 
 def listed_categories(content: Any) -> list[Any] | None:
     """The file's own list of classes, None when it has none."""
-    listed = content.get("categories") if isinstance(content, dict) else None
-    return listed if isinstance(listed, list) else None
+    found = listed(content, "categories")
+    return None if found is None else list(found)
 
 
-def listed_annotations(content: Any) -> list[Entry]:
+def listed_annotations(content: Any) -> Iterator[Entry]:
     """The file's annotations that have a form at all; the others are named by the reader."""
-    listed = content.get("annotations") if isinstance(content, dict) else None
-    return [a for a in listed if isinstance(a, dict)] if isinstance(listed, list) else []
+    return (a for a in listed(content, "annotations") or () if isinstance(a, dict))
 
 
 def is_int(value: object) -> TypeGuard[int]:

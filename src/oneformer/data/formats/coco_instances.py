@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from oneformer.data.files import Faults, read_json
+from oneformer.data.files import Faults
 from oneformer.data.formats.coco_file import WHAT, CocoFile, Entry, is_id, is_int, listed_annotations, listed_categories
 from oneformer.data.formats.folders import NO_IMAGE
 from oneformer.data.formats.part import Part, need_folder
 from oneformer.data.formats.shape_records import rest_class
+from oneformer.data.json_lists import read_object
 from oneformer.data.record import Record, SegmentInfo, Source
 from oneformer.data.shapes import Outlines, segmentation_fault
 from oneformer.data.task import TASKS
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def categories(part: Part) -> tuple[list[Any] | None, set[int]]:
     """See `Format`; a class counts as a thing unless the file says otherwise."""
-    content = read_json(part.annotations, what=WHAT)
+    content = read_object(part.annotations, what=WHAT)
     used = {a["category_id"] for a in listed_annotations(content) if is_int(a.get("category_id"))}
     return listed_categories(content), used
 
@@ -41,7 +42,6 @@ def read(part: Part, labels: LabelMap, faults: Faults) -> Iterator[Record]:
             # Ids of objects are unique in the file but may be texts or large: in a photo they are simply counted.
             segments = tuple(s._replace(segment_id=n) for n, (s, _) in enumerate(own, start=1))
             yield Record(image["id"], path, part.annotations, width, height, segments, source, tuple(t for _, t in own))
-    file.unique_annotation_ids(required=True)
     file.explain(NO_IMAGE, file.folder, "images")
     file.note_unused(file.folder, "images", file.used)
 
@@ -50,6 +50,7 @@ def _objects(file: CocoFile, labels: LabelMap) -> dict[int | str, list[tuple[Seg
     """Image id -> its objects: segment and shape as JSON; the file's own copy is let go of as it is read."""
     found: dict[int | str, list[tuple[SegmentInfo, str]]] = {}
     for place, annotation in enumerate(file.listed("annotations")):
+        file.own_id(annotation, place, required=True)
         made = _object(file, annotation, place, labels)
         if made is not None:
             found.setdefault(annotation["image_id"], []).append(made)

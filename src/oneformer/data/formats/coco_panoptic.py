@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneformer.data.annotation import PanopticPng
-from oneformer.data.files import Faults, read_json
+from oneformer.data.files import Faults
 from oneformer.data.formats.coco_file import (
     WHAT,
     CocoFile,
@@ -18,6 +18,7 @@ from oneformer.data.formats.coco_file import (
 )
 from oneformer.data.formats.folders import LABEL_SUFFIXES, NO_IMAGE, NO_LABELS, Folder
 from oneformer.data.formats.part import Part, need_folders
+from oneformer.data.json_lists import read_object
 from oneformer.data.record import Record, SegmentInfo, Source
 from oneformer.data.task import TASKS
 
@@ -32,7 +33,7 @@ Fault = tuple[str, str, str, str]
 
 def categories(part: Part) -> tuple[list[Any] | None, set[int]]:
     """See `Format`; malformed annotations are left to the reader, which names them."""
-    content = read_json(part.annotations, what=WHAT)
+    content = read_object(part.annotations, what=WHAT)
     used: set[int] = set()
     for annotation in listed_annotations(content):
         segments = annotation.get("segments_info")
@@ -64,6 +65,7 @@ class _Reader(CocoFile):
         annotated: set[int | str] = set()
         masks: set[str] = self.used if self.masks.root == self.folder.root else set()
         for place, annotation in enumerate(self.listed("annotations")):
+            self.own_id(annotation, place)
             image = self._image(annotation, place)
             if image is None:
                 continue
@@ -75,7 +77,6 @@ class _Reader(CocoFile):
             record = self._record(annotation, place, image)
             if record is not None:
                 yield record
-        self.unique_annotation_ids()
         self.explain(NO_IMAGE, self.folder, "images")
         self.explain(NO_MASK, self.masks, "panoptic")
         for image_id, entry in self.images.items():
