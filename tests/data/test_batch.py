@@ -98,9 +98,9 @@ def test_a_parcel_is_small_and_holds_few_tensors(tokenizer: Tokenizer) -> None:
     """Bytes and numbers without padding: what a worker sends of each tensor is a file of its own."""
     samples = [sample((20 + i, 40), ["a"], str(i)) for i in range(8)]
     parcel = batches.collate(samples, norm=PLAIN, task_tokenizer=tokenizer, text_tokenizer=tokenizer, pad_to=(512, 512))
-    area = sum(h * w for h, w in parcel.rest.sizes)
+    area = sum(h * w for h, w in parcel.sizes)
     assert parcel.pixels.nbytes == 3 * area and parcel.numbers is not None and parcel.numbers.nbytes == 2 * area
-    assert sum(isinstance(v, torch.Tensor) for part in (parcel, parcel.rest) for v in vars(part).values()) == 6
+    assert sum(isinstance(value, torch.Tensor) for value in vars(parcel).values()) == 2
     batch = parcel.to("cpu")
     assert batch.images.shape == (8, 3, 512, 512) and len(parcel) == len(batch) == 8
 

@@ -206,8 +206,8 @@ def _open_mask(path: str | Path, *, max_mpx: float) -> Image.Image:
 def _packed(image: Image.Image) -> np.ndarray:
     """RGB or RGBA -> int32 (H, W) of R + 256 G + 65536 B."""
     # Pillow keeps four bytes a pixel, which are one little-endian number: three channels in one step.
-    quads = np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA"), "<u4")
-    return (quads & 0xFFFFFF).astype(np.int32).reshape(image.height, image.width)
+    quads = np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA"), "<i4")
+    return np.bitwise_and(quads, 0xFFFFFF, dtype=np.int32).reshape(image.height, image.width)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

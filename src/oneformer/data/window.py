@@ -109,9 +109,8 @@ class Picked:
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """What was made of `seen` (r, c) -> the map (h, w)."""
-        if not self.transposed:
-            return values[:, self.columns][self.rows]
-        return np.ascontiguousarray(values[:, self.columns][self.rows].T)
+        picked = values.take(self.columns, axis=1).take(self.rows, axis=0)
+        return np.ascontiguousarray(picked.T) if self.transposed else picked
 
     def map(self) -> np.ndarray:
         """The labels themselves (h, w)."""
