@@ -142,8 +142,17 @@ def _act(asked: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         _say(f"warning: {warning}")
     set_up_logging(verbose=loaded.spec.train.verbose)
+    if verb == "train" and loaded.spec.automl_policy != "off":
+        verb = _by_policy(loaded.spec.automl_policy)
     result = _function(verb)(loaded.spec, dry_run=asked.dry_run)
     return _show_plan(loaded.spec, result, asked) if asked.dry_run else _show(result, asked)
+
+
+def _by_policy(policy: str) -> str:
+    """The command that `train` stands for under a policy of searching (`automl_policy`)."""
+    from oneformer.automl.policy import searches
+
+    return "automl run" if searches(policy) else "train"
 
 
 def _root_words(asked: argparse.Namespace) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from house import look_data, look_export, look_quantize, look_runs, look_sources, look_trt
 from house.effects_backbones import BACKBONES, COARSE
+from house.look_automl import command, folder, planned, ran, searched
 from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
 from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
@@ -176,6 +177,7 @@ TRAIN = {
     "cudnn.benchmark": Row("true", trained),
     "cudnn.deterministic": Row("false", trained),
     "num_epochs": Row("2", trained),
+    "stop_at_epoch": Row("1", trained, on=TWO_EPOCHS),
     "checkpoint_interval": Row("2", trained, on=TWO_EPOCHS),
     "checkpoint_interval_unit": Row("step", trained),
     "validation_interval": Row("2", trained, on=TWO_EPOCHS),
@@ -301,7 +303,8 @@ QUANTIZE = {
     "name": Row("nine", tracker, on=SENT),
     "run_id": Row("abc", tracker, on=SENT),
 }
-TOP = {"preset": Row("nano", shapes), "results_dir": Row("elsewhere", look_runs.folders)}
+TOP = {
+    "automl_policy": Row("on", command),"preset": Row("nano", shapes), "results_dir": Row("elsewhere", look_runs.folders)}
 BATCHES = ("gen_trt_engine.tensorrt.opt_batch_size=2", "gen_trt_engine.tensorrt.max_batch_size=4")
 ONE = ("gen_trt_engine.parity_images=1",)
 ENGINE = {
@@ -332,7 +335,7 @@ ENGINE = {
 }
 
 SECTIONS = {
-    "": TOP, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
+    "": TOP, "automl": AUTOML, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
     "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,
     "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
     "inference": INFERENCE, "export": EXPORT, "dataset.sources": SOURCES,

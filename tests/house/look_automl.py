@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from automl.pretended import Pretended
 from house.world import World
+from oneformer import cli
 from oneformer.automl.brain import Goal, brain_of
+from oneformer.automl.controller import Controller
+from oneformer.automl.ledger import Ledger
 from oneformer.automl.space import space_of
+from oneformer.automl.study import folder_of, study_of
 from oneformer.automl.trial import Rung, Trial
 from oneformer.spec import ExperimentSpec
 
@@ -28,3 +33,26 @@ def planned(spec: ExperimentSpec, _: World) -> Any:
         trial.rungs[step.epoch] = Rung(step.epoch, 10.0 - trial.id, 1.0, 1)
         trial.state = "paused" if step.epoch < 9 else "done"
     return brain.schedule.expected(), [(t.values, t.source, list(t.rungs)) for t in trials]
+
+
+def folder(spec: ExperimentSpec, _: World) -> Any:
+    """Where the search lies."""
+    return folder_of(spec)
+
+
+def command(spec: ExperimentSpec, _: World) -> str:
+    """The command that `oneformer train` stands for."""
+    return cli._by_policy(spec.automl_policy)
+
+
+def ran(spec: ExperimentSpec, world: World) -> Any:
+    """A search whose trainings last no time: its trials, how many ran at once, and how often one was tried."""
+    spec.results_dir, spec.train.num_epochs = str(world.fresh()), 3
+    study = study_of(spec)
+    study.folder.mkdir(parents=True)
+    with Ledger(study.folder) as ledger:
+        study.agree(ledger)
+        executor = Pretended(faults={0: 1})
+        Controller(study, ledger, executor).run()
+        trials = [(t.values, t.state, t.retries, sorted(t.rungs)) for t in ledger.trials.values()]
+    return trials, executor.most, executor.metrics

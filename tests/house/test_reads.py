@@ -36,6 +36,7 @@ SHAPES = (
 )  # fmt: skip
 # Command and overrides. Those for a GPU end with a refusal where there is none, after the keys were read.
 STORIES = {
+    "search": ("automl space",),
     "train with drops": ("train", *STEPS),
     "train another network": ("train", *SHAPES),
     "train on a GPU": ("train", "train.is_dry_run=true", "train.accelerator=gpu"),
@@ -79,7 +80,7 @@ def recorded(folder: Path) -> Recorder:
             words = [*world.base(world.files.data), f"results_dir={world.fresh()}", *map(world.files.words, more)]
             recorder.command = verb
             with AROUND.get(verb, contextlib.nullcontext)():
-                code = cli.main([verb, *words])
+                code = cli.main([*verb.split(), *words])
             assert code == cli.DONE or (name.endswith("GPU") and code == cli.WRONG_REQUEST), name
         recorder.command = "train"
         kinds = {row.on for rows in BACKBONES.values() for row in rows.values()}

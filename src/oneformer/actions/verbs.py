@@ -64,6 +64,29 @@ VERBS = {
     "evaluate": Verb(
         "oneformer.actions.evaluate",
         "score a weight file on all three tasks",
+    "automl plan": Verb(
+        "oneformer.automl.commands",
+        "tell how many trainings, epochs and bytes a search takes",
+        "oneformer automl plan -e spec.yaml automl.max_trials=40",
+    ),
+    "automl run": Verb(
+        "oneformer.automl.commands",
+        "search for better settings, or go on with a search",
+        "oneformer automl run -e spec.yaml automl.max_concurrent=2",
+    ),
+    "automl status": Verb(
+        "oneformer.automl.commands",
+        "show every trial of a search and the best one",
+        "oneformer automl status -e spec.yaml",
+    ),
+    "automl stop": Verb(
+        "oneformer.automl.commands",
+        "save what a search is doing and end it",
+        "oneformer automl stop -e spec.yaml",
+    ),
+    "evaluate": Verb(
+        "oneformer.actions.evaluate",
+        "score a weight file on all three tasks",
     "automl space": Verb(
         "oneformer.automl.commands",
         "show what a search would change, and the values it would draw",

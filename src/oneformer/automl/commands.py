@@ -1,16 +1,29 @@
-"""A spec -> what the commands of the group `automl` show and do."""
+"""A spec -> what `oneformer automl space, plan, run, status, stop` show and do."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneformer.actions.plan import Plan
+from oneformer.automl.ledger import FILE, Ledger, held, is_held
 from oneformer.automl.space import Space, space_of
+from oneformer.automl.study import Study, folder_of, study_of, tao_record
+from oneformer.errors import UserError
 
 if TYPE_CHECKING:
+    from oneformer.automl.brain import Brain
     from oneformer.automl.dimension import Dimension
+    from oneformer.automl.schedule import Expected
+    from oneformer.automl.trial import Trial
     from oneformer.spec import ExperimentSpec
+
+log = logging.getLogger(__name__)
 
 DRAWS = 10_000
 PERCENTILES = (10, 50, 90)
@@ -65,3 +78,221 @@ def space(spec: ExperimentSpec, *, dry_run: bool = False) -> SpaceShown:  # noqa
     places = np.random.default_rng(0).random((len(found.dimensions), DRAWS))
     draws = {d.key: [d.at(float(p)) for p in row] for d, row in zip(found.dimensions, places, strict=True)}
     return SpaceShown(found, draws)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How much a search takes, told before anything runs."""
+
+    study: Study
+    expected: Expected
+    disk_mib: float
+    eta_s: float | None
+    """By the epochs that were measured so far; None while there are none."""
+    done_epochs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, and the keys that are searched."""
+        expected, automl = self.expected, self.study.spec.automl
+        return {
+            "folder": str(self.study.folder),
+            "algorithm": automl.algorithm,
+            "searched": self.study.space.to_dict(),
+            "trials": expected.trials,
+            "jobs": expected.jobs,
+            "epochs": {"expected": expected.epochs, "at_most": expected.most, "done": self.done_epochs},
+            "rungs": list(self.study.brain().schedule.rungs),
+            "disk_peak_mib": round(self.disk_mib, 1),
+            "eta_seconds": None if self.eta_s is None else round(self.eta_s),
+        }
+
+    def table(self) -> str:
+        """One line for each number."""
+        expected, automl = self.expected, self.study.spec.automl
+        whole = expected.trials * self.study.spec.train.num_epochs
+        eta = "known after the first trial" if self.eta_s is None else str(timedelta(seconds=round(self.eta_s)))
+        rows = [
+            ("folder", str(self.study.folder)),
+            ("algorithm", f"{automl.algorithm}, new trials by {self.study.brain().proposer.sampler}"),
+            ("searched", ", ".join(d.key for d in self.study.space.dimensions)),
+            ("first trial", "the spec's own values"),
+            ("trials", f"{expected.trials}, {automl.max_concurrent} at a time"),
+            ("rungs", "epochs " + ", ".join(map(str, self.study.brain().schedule.rungs))),
+            ("trainings", f"{expected.jobs}, counted from pause to pause"),
+            ("epochs", f"{expected.epochs}, never more than {expected.most}; {whole} if all trained to the end"),
+            (
+                "disk",
+                f"at most {self.disk_mib:.0f} MiB of checkpoints; {self.disk_mib / expected.trials:.0f} at the end",
+            ),
+            ("time left", eta),
+        ]
+        return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def plan(spec: ExperimentSpec, *, dry_run: bool = False) -> SearchPlan:  # noqa: ARG001  # it changes nothing anyway
+    """The size of the search, and the time it takes by what was measured so far."""
+    study = study_of(spec)
+    expected = study.brain().schedule.expected()
+    done, seconds = 0, 0.0
+    if (study.folder / FILE).is_file():
+        with Ledger(study.folder, read_only=True) as ledger:
+            done = sum(t.epochs for t in ledger.trials.values())
+            seconds = sum(r.seconds for t in ledger.trials.values() for r in t.rungs.values())
+    left = max(expected.epochs - done, 0) / spec.automl.max_concurrent
+    eta = seconds / done * left if done else None
+    return SearchPlan(study, expected, expected.trials * _trial_mib(spec), eta, done)
+
+
+def _trial_mib(spec: ExperimentSpec) -> float:
+    """Checkpoints of one trial: the latest and the best, each with weights and AdamW's two averages."""
+    import torch
+
+    from oneformer.model.oneformer import build_model
+
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build_model(spec.model).parameters())
+    copies = 3 + spec.train.ema.enabled
+    return 2 * copies * 4 * parameters / 2**20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is."""
+
+    study: Study
+    brain: Brain
+    trials: Mapping[int, Trial]
+    active: bool
+    ended: str = ""
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial to take."""
+        return self.brain.best(list(self.trials.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Progress, best, trials and running jobs, in the shape of TAO's `query_status`."""
+        best, trials = self.best, list(self.trials.values())
+        records = [tao_record(t, self.brain, t.values) for t in trials]
+        count = {state: sum(t.state == state for t in trials) for state in dict.fromkeys(t.state for t in trials)}
+        return {
+            "experiment_id": str(self.study.folder),
+            "active": self.active,
+            "metric": self.brain.goal.metric,
+            "direction": "maximize" if self.brain.goal.maximise else "minimize",
+            "progress": {
+                "total": self.brain.schedule.expected().trials,
+                "completed": sum(t.ended for t in trials),
+                "states": count,
+                "epochs": sum(t.epochs for t in trials),
+            },
+            "best": records[best.id] | {"epoch": best.epochs} if best else None,
+            "recommendations": records,
+            "active_jobs": [f"{t.id:04d}" for t in trials if t.state == "running"],
+        }
+
+    def table(self) -> str:
+        """Every trial, the first and the best of them marked."""
+        from oneformer.report.tables import align
+
+        best, goal = self.best, self.brain.goal
+        keys = [d.key for d in self.study.space.dimensions]
+        rows = []
+        for t in self.trials.values():
+            score = f"{t.rungs[t.epochs].score:.4g}" if t.rungs else "-"
+            mark = "best" if best and t.id == best.id else ""
+            rows.append(
+                (str(t.id), t.source, t.state, str(t.epochs), score, mark, *(_shown(t.values[k]) for k in keys))
+            )
+        head = ("trial", "from", "state", "epochs", goal.metric, "", *(k.rpartition(".")[2] for k in keys))
+        lines = [align(head, rows, text_columns=3)] if rows else ["no trial yet"]
+        whole = self.brain.schedule.expected()
+        spent = sum(t.epochs for t in self.trials.values())
+        lines += ["", f"{len(self.trials)} of {whole.trials} trials, {spent} of about {whole.epochs} epochs"]
+        if self.ended != "done":
+            lines.append("running" if self.active else "not running; oneformer automl run goes on")
+        broken = [t for t in self.trials.values() if t.broken]
+        lines += [f"trial {t.id} is {t.state}: {t.reason.splitlines()[0]}" for t in broken[:5]]
+        own = self.trials.get(0)
+        if best and own and own.rungs and best.id:
+            ours = own.rungs[own.epochs]
+            lines.append(f"the spec's own values: {goal.metric} {ours.score:.4g} after {ours.epoch} epochs")
+        return "\n".join(lines)
+
+
+def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
+    """Start the search in its folder, or go on with it.
+
+    Raises:
+        UserError: another process runs it, it has other settings, or the spec itself cannot be trained.
+        WorkError: nothing could be trained, or the disk is full.
+        KeyboardInterrupt: stopped; the same command goes on.
+    """
+    study = study_of(spec)
+    if dry_run:
+        folder = study.folder
+        return Plan({"spec": "(as above)"}, [str(folder / FILE), str(folder / "trials"), str(folder / "status.json")])
+    from oneformer.automl.controller import STOP, Controller
+    from oneformer.automl.executor import Local
+    from oneformer.runs import RunFolder, StatusLog
+    from oneformer.spec.tree import to_dict
+
+    kept = RunFolder(spec.results_dir, "automl", section_dir=spec.automl.results_dir)
+    with held(kept.path), Ledger(kept.path) as ledger, StatusLog(kept.status, "automl") as status:
+        study.agree(ledger)
+        kept.write_experiment(to_dict(spec), seed=spec.automl.seed)
+        (kept.path / STOP).unlink(missing_ok=True)
+        controller = Controller(study, ledger, Local(spec.automl.max_concurrent))
+        try:
+            ended = controller.run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; what ran is saved, and the same command goes on") from None
+        done = Progress(study, controller.brain(), ledger.trials, active=False, ended=ended)
+        best = done.best
+        kpi = {done.brain.goal.metric: best.rungs[best.epochs].score} if best else {}
+        status.running(f"{len(ledger.trials)} trials.", kpi=kpi)
+    return done
+
+
+def status(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress:  # noqa: ARG001  # nothing is written
+    """Every trial, and how far the search is. Raises UserError when there is none."""
+    study = study_of(spec)
+    with Ledger(study.folder, read_only=True) as ledger:
+        brain = study.brain(ledger.facts().get("metric", ""))
+        return Progress(study, brain, ledger.trials, active=is_held(study.folder))
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Whether the search has ended."""
+
+    folder: Path
+    over: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return {"folder": str(self.folder), "stopped": self.over}
+
+    def table(self) -> str:
+        """In words."""
+        return "stopped; oneformer automl run goes on" if self.over else "asked to stop; it has not ended yet"
+
+
+def stop(spec: ExperimentSpec, *, dry_run: bool = False, wait_s: float = 120.0) -> Stopped | Plan:
+    """Ask the process that runs the search to save what is under way and end, and wait until it has.
+
+    Raises:
+        UserError: no process runs it.
+    """
+    from oneformer.automl.controller import STOP
+
+    folder = folder_of(spec)
+    if dry_run:
+        return Plan({}, [str(folder / STOP)])
+    if not is_held(folder):
+        raise UserError("no process runs this search", where=str(folder), hint="oneformer automl status shows it")
+    (folder / STOP).touch()
+    until = time.monotonic() + wait_s
+    while is_held(folder) and time.monotonic() < until:
+        time.sleep(0.2)
+    return Stopped(folder, not is_held(folder))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from oneformer.spec.field import Unit
+from oneformer.spec.field import Spellings, Unit
 
 
 @dataclass
@@ -37,3 +37,15 @@ class AutomlSpec:
     """One of this many trials goes on from each rung to the next, which is as many times longer."""
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     """Starting point of all draws of the search."""
+    metric: Annotated[
+        Literal["auto", "PQ", "PQ_things", "mIoU", "AP", "train_loss"],
+        Spellings((("kpi", "mIoU"), ("loss", "train_loss"))),
+    ] = "auto"
+    """Score to search for; more is better, except for the training loss. `auto` takes what `train.best_metric` does."""
+    max_concurrent: Annotated[int, Ge(1)] = 1
+    """Trials that train at the same time."""
+    retries: Annotated[int, Ge(0)] = 2
+    """How often a trial that a fault of the machine has broken off goes on from its last checkpoint."""
+    results_dir: str = ""
+    """Folder of the search, which is its identity: the same folder goes on with it. Empty means `automl` under the
+    common `results_dir`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from oneformer.spec.automl import AutomlSpec
 from oneformer.spec.data import DatasetSpec
@@ -48,5 +48,8 @@ class ExperimentSpec:
     """Quantization after training."""
     gen_trt_engine: GenTrtEngineSpec = field(default_factory=GenTrtEngineSpec)
     """Building a TensorRT engine."""
+    automl_policy: Literal["off", "on", "auto"] = "off"
+    """Whether `oneformer train` becomes a search (`oneformer automl run`): `off` trains once, `on` searches, `auto`
+    searches where NVIDIA TAO would: the model is meant for it and its schema is there."""
     automl: AutomlSpec = field(default_factory=AutomlSpec)
     """Search for better settings by many trainings (`oneformer automl`)."""

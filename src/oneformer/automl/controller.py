@@ -1,0 +1,239 @@
+"""A search and a place to train -> trials started, collected, put back and ended, until the schedule has no more."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oneformer.automl.brain import Brain
+from oneformer.automl.executor import Executor, Running
+from oneformer.automl.ledger import Ledger
+from oneformer.automl.study import RECORD, Study, digest_of
+from oneformer.automl.trial import Checkpoint, Finished, Trial
+from oneformer.automl.worker import OUTCOME, SPEC
+from oneformer.errors import UserError, WorkError
+from oneformer.runs.atomic import write_text
+
+log = logging.getLogger(__name__)
+
+STOP = "stop"
+LEASE_S, RENEW_S = 180.0, 45.0
+POLL_S = 0.2
+GIVE_UP = 3  # trials that end without a score before any has one
+TIDY = 100  # proposals in a row that the spec's own rules forbid
+
+
+@dataclass
+class Controller:
+    """Runs one search; the caller holds its folder."""
+
+    study: Study
+    ledger: Ledger
+    executor: Executor
+    running: dict[int, Running] = field(default_factory=dict)
+    _renewed: float = 0.0
+    _brains: dict[str, Brain] = field(default_factory=dict)
+
+    def run(self) -> str:
+        """Go on until all is done or somebody asks to stop; why it ended: "done" or "stopped".
+
+        Raises:
+            UserError: the spec itself cannot be trained.
+            WorkError: nothing that was tried could be trained, or the record cannot be written.
+            KeyboardInterrupt: the user stopped it; what ran is saved and goes on with the next start.
+        """
+        self.ledger.reclaim()
+        try:
+            while True:
+                self._collect()
+                if (self.study.folder / STOP).exists():
+                    return "stopped"
+                self._start()
+                if not self.running:
+                    self._tidy_up()
+                    return "done"
+                self._renew()
+                time.sleep(POLL_S)
+        finally:
+            self._stop()
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials by number."""
+        return list(self.ledger.trials.values())
+
+    def brain(self) -> Brain:
+        """The brain, with the metric if it is known already."""
+        metric = self.ledger.facts().get("metric", "")
+        if metric not in self._brains:
+            self._brains[metric] = self.study.brain(metric)
+        return self._brains[metric]
+
+    def _start(self) -> None:
+        automl = self.study.spec.automl
+        while len(self.running) < automl.max_concurrent:
+            brain = self.brain()
+            step = brain.schedule.next(self.trials)
+            if step is None:
+                return
+            trial = step.trial
+            if trial is None:
+                trial = self._new(brain, step.bracket)
+                if trial.ended:
+                    continue
+            folder = self.study.trial_folder(trial)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_spec(folder / SPEC, self.study, trial)
+            (folder / OUTCOME).unlink(missing_ok=True)
+            owner = f"{socket.gethostname()}:{os.getpid()}"
+            self.ledger.lease(trial, step.epoch, owner=owner, until=time.time() + LEASE_S)
+            whole = self.study.spec.train.num_epochs
+            log.info("trial %d (%s): epoch %d to %d of %d", trial.id, trial.source, trial.epochs, step.epoch, whole)
+            self.running[trial.id] = self.executor.start(folder, self.study.epoch_for(step.epoch))
+
+    def _new(self, brain: Brain, bracket: int) -> Trial:
+        proposal = brain.proposer.next(self.trials)
+        trial = self.ledger.add(proposal.values, source=proposal.source, bracket=bracket)
+        if trial.id and (faults := self.study.space.faults(self.study.spec, proposal.values)):
+            self.ledger.end(trial, "infeasible", faults[0])
+            log.info("trial %d cannot be trained: %s", trial.id, faults[0])
+            if all(t.state == "infeasible" for t in self.trials[-TIDY:]) and len(self.trials) > TIDY:
+                raise UserError(f"no setting that is tried can be trained: {faults[0]}", where="automl.ranges")
+        return trial
+
+    def _collect(self) -> None:
+        for number, running in list(self.running.items()):
+            if running.over():
+                running.stop()
+                del self.running[number]
+                self._take(self.ledger.trials[number])
+
+    def _take(self, trial: Trial) -> None:
+        """What a training has left -> the ledger."""
+        folder = self.study.trial_folder(trial)
+        outcome = _outcome(folder / OUTCOME)
+        kind, reason = outcome["kind"], outcome.get("reason", "")
+        if kind == "done":
+            self._finish(trial, outcome, folder)
+        elif kind == "interrupted":
+            self.ledger.put_back(trial, reason, retry=False)
+        elif kind in ("memory", "shape", "request"):
+            self._end(trial, "infeasible", f"{kind}: {reason}")
+        elif kind == "diverged":
+            self._end(trial, "failed", reason)
+        elif trial.retries < self.study.spec.automl.retries:
+            log.warning("trial %d broke off and is tried again: %s", trial.id, reason)
+            self.ledger.put_back(trial, reason, retry=True)
+        else:
+            self._end(trial, "failed", f"{trial.retries + 1} tries broke off, the last: {reason}")
+
+    def _finish(self, trial: Trial, outcome: dict[str, Any], folder: Path) -> None:
+        result = outcome["result"]
+        score, metric = result["best"]["value"], result["best"]["metric"]
+        if score is None:
+            self._end(trial, "failed", f"no validation has given a {metric}")
+            return
+        if "metric" not in self.ledger.facts():
+            self.ledger.set_facts({"metric": metric})
+        metrics = {k: v for k, v in result["metrics"].items() if isinstance(v, int | float)}
+        curve = {int(epoch): value for epoch, value in outcome["curve"].items()}
+        done = Finished(score, outcome["seconds"], metrics, curve, self._keep(folder))
+        brain = self.brain()
+        self.ledger.finish(trial, done, last=trial.target == brain.schedule.rungs[-1])
+        log.info("trial %d: %s %.4g after %d epochs", trial.id, metric, score, trial.epochs)
+        self._drop_worse(brain)
+
+    def _keep(self, folder: Path) -> Checkpoint | None:
+        """A second name for the best checkpoint, which later parts of the training leave alone."""
+        best, record = folder / "train" / "oneformer_model_best.pth", folder / RECORD
+        if not best.is_file():
+            return None
+        part = record.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        try:
+            os.link(best, part)
+        except OSError:
+            shutil.copyfile(best, part)
+        part.replace(record)
+        return Checkpoint(str(record.relative_to(self.study.folder)), digest_of(record), record.stat().st_size)
+
+    def _end(self, trial: Trial, state: str, reason: str) -> None:
+        self.ledger.end(trial, state, reason)
+        log.warning("trial %d is %s: %s", trial.id, state, reason)
+        if trial.source == "own" and state == "infeasible":
+            hint = f"{self.study.trial_folder(trial)} holds its log"
+            raise UserError(f"the spec itself cannot be trained: {reason}", where="trial 0", hint=hint)
+        ended = [t for t in self.trials if t.broken]
+        if len(ended) >= GIVE_UP and not any(t.rungs for t in self.trials):
+            hint = f"{self.study.trial_folder(trial)} holds its log"
+            raise WorkError(f"{len(ended)} trials have ended and none has a score, the last: {reason}", hint=hint)
+        self._drop_files(trial)
+
+    def _drop_worse(self, brain: Brain) -> None:
+        """A whole training that is not the best will never be asked for again."""
+        best = brain.best(self.trials)
+        for trial in self.trials:
+            if trial.state == "done" and best and trial.id != best.id:
+                self._drop_files(trial)
+
+    def _tidy_up(self) -> None:
+        """At the end only the best is kept; any other trial can be had again by training it, bit for bit."""
+        best = self.brain().best(self.trials)
+        for trial in self.trials:
+            if best and trial.id != best.id:
+                self._drop_files(trial)
+
+    def _drop_files(self, trial: Trial) -> None:
+        folder = self.study.trial_folder(trial)
+        files = [*(folder / "train").glob("*.pth"), *folder.glob("*.pth")]
+        if not files:
+            return
+        self.ledger.drop_checkpoint(trial)
+        for path in files:
+            path.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed > RENEW_S:
+            self._renewed = time.monotonic()
+            for number in self.running:
+                self.ledger.renew(self.ledger.trials[number], until=time.time() + LEASE_S)
+
+    def _stop(self) -> None:
+        """Let everything that runs save its last step, all at the same time, and put it back."""
+        stopping: list[Callable[[], None]] = [running.stop for running in self.running.values()]
+        if not stopping:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(len(stopping)) as pool:
+            list(pool.map(lambda stop: stop(), stopping))
+        for number in list(self.running):
+            trial = self.ledger.trials[number]
+            del self.running[number]
+            if trial.state == "running":
+                self.ledger.put_back(trial, "the search was stopped", retry=False)
+
+
+def _outcome(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {"kind": "fault", "reason": "the process was ended from outside, and left nothing"}
+    return dict(found)
+
+
+def _write_spec(path: Path, study: Study, trial: Trial) -> None:
+    """What the trial's spec says beyond the defaults, for nobody else to read: addresses of data may carry logins."""
+    from oneformer.spec.write import changed_from_default, to_yaml
+
+    spec = study.trial_spec(trial)
+    write_text(path, to_yaml(spec, keys=changed_from_default(spec), comments=False))
+    path.chmod(0o600)

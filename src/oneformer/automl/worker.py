@@ -1,0 +1,125 @@
+"""A trial's folder and an epoch -> an ordinary training up to there, and `outcome.json`, which says how it went.
+
+Runs in a process of its own. It ends, in good order, when the process that started it is gone: its standard input
+closes then, whatever has killed the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from oneformer.automl.ledger import held
+from oneformer.errors import UserError, WorkError
+
+SPEC, OUTCOME, LOG = "spec.yaml", "outcome.json", "log.txt"
+GRACE_S = 60.0  # for a training to save its last step, and for an older one in the same folder to be gone
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
+_SHAPE = re.compile(
+    r"shapes? .*(match|cannot be multiplied|invalid)|size mismatch|size of tensor|divisible|must match", re.IGNORECASE
+)
+
+
+def main(folder: Path, epoch: int) -> int:
+    """Train and write down what happened. 0 when there is an outcome, whatever it is."""
+    from oneformer.runs.atomic import write_json
+
+    signal.signal(signal.SIGTERM, _ended)
+    threading.Thread(target=_watch, daemon=True).start()
+    try:
+        _wait_until_free(folder)
+        with held(folder):
+            outcome = trained(folder, epoch)
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()  # into the trial's log
+        outcome = {"kind": kind_of(error), "reason": _told(error)}
+    write_json(folder / OUTCOME, {**outcome, "epoch": epoch})
+    return 0
+
+
+def trained(folder: Path, epoch: int) -> dict[str, Any]:
+    """What `oneformer train` gives for the spec in `folder`, paused at `epoch` (0: at the end)."""
+    from oneformer.actions.train import run
+    from oneformer.runs.log import set_up_logging
+    from oneformer.spec.load import load_spec
+
+    words = [f"train.stop_at_epoch={epoch}", "train.resume_training_checkpoint_path=auto"]
+    spec = load_spec(folder / SPEC, words, action="train")
+    set_up_logging(verbose=spec.train.verbose)
+    began = time.monotonic()
+    result = run(spec)
+    assert not hasattr(result, "reads"), "a training, not the plan of one"
+    told = result.to_dict()
+    curve = _curve(folder / "train" / "metrics.csv", told["best"]["metric"])
+    return {"kind": "done", "result": told, "curve": curve, "seconds": time.monotonic() - began}
+
+
+def kind_of(error: BaseException) -> str:
+    """A fault in one word: memory, shape, request, diverged, interrupted, or fault (of the machine, or unknown)."""
+    text = str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, WorkError):
+        return "diverged" if "not a finite number" in text or "not finite" in text else "fault"
+    if isinstance(error, UserError):
+        return "request"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(text)):
+        return "memory"
+    if isinstance(error, RuntimeError | ValueError | AssertionError) and _SHAPE.search(text):
+        return "shape"
+    return "fault"
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return error.message
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def _curve(path: Path, metric: str) -> dict[int, float]:
+    """Epoch, from 1 -> the metric at its last validation."""
+    found: dict[int, float] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "val" and row.get(metric):
+                found[int(row["epoch"]) + 1] = float(row[metric])
+    return found
+
+
+def _wait_until_free(folder: Path) -> None:
+    """An older process, whose search was killed, may still be saving its last step."""
+    until = time.monotonic() + GRACE_S
+    while True:
+        try:
+            with held(folder):
+                return
+        except UserError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def _ended(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt("the search has ended")
+
+
+def _watch() -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
