@@ -109,6 +109,24 @@ VERBS = {
         "build an exported ONNX file into a TensorRT engine",
         "oneformer gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=results/export/model.onnx",
     ),
+    "benchmark": Verb(
+        "oneformer.actions.benchmark",
+        "compare files: latency, throughput, memory and agreement with the first",
+        "oneformer benchmark results/train/oneformer_model_best.pth results/export/model.onnx --images photos",
+        takes_spec=False,
+        arguments=(
+            Argument("files", "FILE, FILE@ENGINE or FILE@ENGINE:PRECISION", metavar="FILE", many=True),
+            Argument("--images", "folder of photos; generated scenes where left out", metavar="DIR"),
+            Argument("--count", "how many of them (default 8)", metavar="N"),
+            Argument("--task", "what is asked for (default panoptic)", choices=("semantic", "instance", "panoptic")),
+            Argument("--batch", "images in a call (default 1)", metavar="N"),
+            Argument("--size", "HEIGHTxWIDTH for files that take any (default: the first fixed one)", metavar="HxW"),
+            Argument("--precision", "number format where FILE names none", choices=("auto", "fp32", "bf16", "fp16")),
+            Argument("--device", "auto, cpu, cuda, cuda:1 (default auto)", metavar="NAME"),
+            Argument("--threads", "threads on the CPU; as torch takes them where left out", metavar="N"),
+            Argument("--rounds", "how often all images are run (default 5)", metavar="N"),
+        ),
+    ),
     "default_specs": Verb(
     "quantize": Verb(
         "oneformer.actions.quantize",

@@ -22,10 +22,10 @@ class Kind:
 
 FOLDER = "folder"
 KINDS = {
-    ".pth": Kind("a checkpoint", ("torch",)),
-    ".pt": Kind("a checkpoint", ("torch",)),
-    ".ckpt": Kind("a checkpoint", ("torch",)),
-    FOLDER: Kind("a Hugging Face folder", ("torch",)),
+    ".pth": Kind("a checkpoint", ("torch", "compiled")),
+    ".pt": Kind("a checkpoint", ("torch", "compiled")),
+    ".ckpt": Kind("a checkpoint", ("torch", "compiled")),
+    FOLDER: Kind("a Hugging Face folder", ("torch", "compiled")),
     ".onnx": Kind("an ONNX graph", ("onnxruntime", "openvino")),
     ".xml": Kind("an OpenVINO model", ("openvino",)),
     ".pt2": Kind("a program of torch.export", ("program",)),
@@ -34,6 +34,7 @@ KINDS = {
 }
 ENGINES = {
     "torch": ("oneformer.engines.torch", "TorchEngine"),
+    "compiled": ("oneformer.engines.compiled", "CompiledEngine"),
     "onnxruntime": ("oneformer.engines.onnxruntime", "OnnxRuntimeEngine"),
     "openvino": ("oneformer.engines.openvino", "OpenvinoEngine"),
     "program": ("oneformer.engines.program", "ProgramEngine"),
