@@ -52,8 +52,6 @@ ROOTS = {
 
 _IDS = Argument("ids", "jobs, or the beginnings of their ids", metavar="ID", many=True)
 _JOBS = Argument("--jobs", "folder of the jobs (default: $ONEFORMER_JOBS, else jobs)", metavar="DIR")
-_IDS = Argument("ids", "jobs, or the beginnings of their ids", metavar="ID", many=True)
-_JOBS = Argument("--jobs", "folder of the jobs (default: $ONEFORMER_JOBS, else jobs)", metavar="DIR")
 # A name of two words is a command of a group: `oneformer checkpoint inspect`.
 VERBS = {
     "train": Verb(
@@ -61,9 +59,11 @@ VERBS = {
         "train a model",
         "oneformer train -e spec.yaml train.num_epochs=10 train.optim.lr=2e-4",
     ),
-    "evaluate": Verb(
-        "oneformer.actions.evaluate",
-        "score a weight file on all three tasks",
+    "automl space": Verb(
+        "oneformer.automl.commands",
+        "show what a search would change, and the values it would draw",
+        "oneformer automl space -e spec.yaml",
+    ),
     "automl plan": Verb(
         "oneformer.automl.commands",
         "tell how many trainings, epochs and bytes a search takes",
@@ -87,11 +87,6 @@ VERBS = {
     "evaluate": Verb(
         "oneformer.actions.evaluate",
         "score a weight file on all three tasks",
-    "automl space": Verb(
-        "oneformer.automl.commands",
-        "show what a search would change, and the values it would draw",
-        "oneformer automl space -e spec.yaml",
-    ),
         "oneformer evaluate -e spec.yaml evaluate.checkpoint=results/train/oneformer_model_best.pth",
     ),
     "inference": Verb(
@@ -108,6 +103,11 @@ VERBS = {
         "oneformer.actions.gen_trt_engine",
         "build an exported ONNX file into a TensorRT engine",
         "oneformer gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=results/export/model.onnx",
+    ),
+    "quantize": Verb(
+        "oneformer.actions.quantize",
+        "turn a model into one of fewer bits, and tell what that costs",
+        "oneformer quantize -e spec.yaml quantize.model_path=results/train/oneformer_model_best.pth",
     ),
     "benchmark": Verb(
         "oneformer.actions.benchmark",
@@ -128,11 +128,6 @@ VERBS = {
         ),
     ),
     "default_specs": Verb(
-    "quantize": Verb(
-        "oneformer.actions.quantize",
-        "turn a model into one of fewer bits, and tell what that costs",
-        "oneformer quantize -e spec.yaml quantize.model_path=results/train/oneformer_model_best.pth",
-    ),
         "oneformer.actions.default_specs",
         "write a spec with every key, its default and its meaning",
         "oneformer default_specs train results_dir=specs",
@@ -300,5 +295,4 @@ VERBS = {
 LATER = (
     "skill",
     "serve",
-    "benchmark",
 )
