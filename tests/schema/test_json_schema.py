@@ -106,7 +106,7 @@ def test_an_unknown_key_is_refused(key: str) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_what_an_action_needs_is_required_and_any_of_several_is_enough(action: str) -> None:
-    needs = [one for one in INPUTS[action] if not one.optional]
+    needs = [one for one in INPUTS[action] if one.always]
     assert needs
     everything = {one.keys[0]: "a" for one in needs}
     assert faults(everything, action) == []
@@ -119,6 +119,18 @@ def test_what_an_action_needs_is_required_and_any_of_several_is_enough(action: s
             assert faults({**others, one.keys[0]: empty}, action)
 
 
+def test_what_an_action_needs_with_some_value_only_is_required_with_it() -> None:
+    conditional = [(action, one) for action in ACTIONS for one in INPUTS[action] if one.only_if[0]]
+    assert len(conditional) == 2
+    for action, one in conditional:
+        key, values = one.only_if
+        given = {need.keys[0]: "a" for need in INPUTS[action] if need.always}
+        for value in values:
+            assert faults({**given, key: value}, action)
+            for other in one.keys:
+                assert faults({**given, key: value, other: "a"}, action) == []
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_command_refuses_what_lacks_an_input_and_names_its_key(
     action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -127,7 +139,7 @@ def test_the_command_refuses_what_lacks_an_input_and_names_its_key(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels.json").write_text('[{"id": 1, "name": "a", "isthing": 1}]', encoding="utf-8")
     assert cli.main([action, "preset=nano", "dataset.label_map=labels.json"]) == cli.WRONG_REQUEST
-    named = [key for one in INPUTS[action] if not one.optional for key in one.keys]
+    named = [key for one in INPUTS[action] if one.always for key in one.keys]
     assert any(key in capsys.readouterr().err for key in named[:2])
 
 
@@ -171,7 +183,7 @@ def test_a_template_names_the_schema_of_its_action_and_lacks_only_what_it_asks_f
     assert schema_file(action).name == f"{action}.schema.json"
     schema = json.loads(schema_file(action).read_text(encoding="utf-8"))
     errors = list(Draft202012Validator(schema).iter_errors(YAML(typ="safe").load(text)))
-    assert len(errors) == len([one for one in INPUTS[action] if not one.optional])
+    assert len(errors) == len([one for one in INPUTS[action] if one.always])
 
 
 def test_actions_without_a_schema_of_their_own_have_that_of_any_spec() -> None:

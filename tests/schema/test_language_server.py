@@ -51,7 +51,7 @@ def test_a_template_lacks_only_what_it_asks_for(
     assert found, "an empty template is no spec yet"
     filled = file.with_name("filled.yaml")
     text = file.read_text(encoding="utf-8")
-    needs = [one.keys[0].rpartition(".")[2] for one in INPUTS[action] if not one.optional]
+    needs = [one.keys[0].rpartition(".")[2] for one in INPUTS[action] if one.always]
     for name in set(needs):
         text = text.replace(f'  {name}: ""', f"  {name}: some/where")
     filled.write_text(text, encoding="utf-8")

@@ -14,6 +14,13 @@ class Input:
     keys: tuple[str, ...]
     """Keys that can name it; one of them is enough."""
     optional: bool = False
+    only_if: tuple[str, tuple[str, ...]] = ("", ())
+    """Key and those of its values with which it is needed; without a key always."""
+
+    @property
+    def always(self) -> bool:
+        """Whether the action can never do without it."""
+        return not self.optional and not self.only_if[0]
 
 
 def _needs(*keys: str) -> Input:
@@ -44,11 +51,23 @@ INPUTS: dict[str, tuple[Input, ...]] = {
     "export": (_needs("export.checkpoint"), *_may("export.parity_images_dir")),
     "quantize": (
         _needs("quantize.model_path"),
-        *_may("dataset.quant_calibration_dataset.images_dir", "dataset.sources.calibration_dataset"),
+        Input(
+            (
+                "dataset.quant_calibration_dataset.images_dir",
+                "dataset.sources.calibration_dataset",
+                "dataset.train.annotations",
+                "dataset.sources.train_datasets",
+            ),
+            only_if=("quantize.mode", ("static_ptq",)),
+        ),
     ),
     "gen_trt_engine": (
         _needs("gen_trt_engine.onnx_file"),
-        *_may("gen_trt_engine.tensorrt.calibration_dir", "gen_trt_engine.parity_images_dir"),
+        Input(
+            ("gen_trt_engine.tensorrt.calibration_dir", "inference.images_dir"),
+            only_if=("gen_trt_engine.tensorrt.data_type", ("int8", "fp8")),
+        ),
+        *_may("gen_trt_engine.parity_images_dir"),
     ),
 }
 

@@ -140,14 +140,15 @@ def _choices(choices: Iterable[Any], marks: tuple[Any, ...]) -> list[Any]:
 
 
 def _need(one: Input) -> Schema:
-    found = [_given(key) for key in one.keys]
-    return found[0] if len(found) == 1 else {"title": " or ".join(one.keys), "anyOf": found}
+    found = [_at(key, {"type": ["string", "number", "array"], "minLength": 1, "minItems": 1}) for key in one.keys]
+    need = found[0] if len(found) == 1 else {"title": " or ".join(one.keys), "anyOf": found}
+    key, values = one.only_if
+    return {"if": _at(key, {"enum": list(values)}), "then": need} if key else need
 
 
-def _given(key: str) -> Schema:
-    """A schema that a spec fits which says something at a key."""
+def _at(key: str, schema: Schema) -> Schema:
+    """A schema for specs that have a key, whose value fits `schema`."""
     *sections, name = key.split(".")
-    schema: Schema = {"type": ["string", "number", "array"], "minLength": 1, "minItems": 1}
     for part in (name, *reversed(sections)):
         schema = {"type": "object", "required": [part], "properties": {part: schema}}
     return schema

@@ -44,7 +44,7 @@ def roots(action: str) -> tuple[str, ...]:
 def tao_schema(action: str) -> Schema:
     """The schema file of one action. Raises KeyError for other names."""
     inside = [key for key in leaves() if key.split(".")[0] in roots(action)]
-    needed = [one.keys[0] for one in INPUTS[action] if not one.optional and len(one.keys) == 1]
+    needed = [one.keys[0] for one in INPUTS[action] if one.always and len(one.keys) == 1]
     properties = {name: _node(name, needed) for name in roots(action)}
     return {
         "type": "object",

@@ -73,8 +73,9 @@ def required(action: str) -> dict[str, str]:
     notes = {}
     for one in INPUTS.get(action, ()):
         if not one.optional:
-            first, *others = one.keys
-            notes[first] = f"Required, or {' or '.join(others)}." if others else "Required."
+            (first, *others), (key, values) = one.keys, one.only_if
+            said = f"Required with {key} {' or '.join(values)}" if key else "Required"
+            notes[first] = f"{said}, or {' or '.join(others)}." if others else f"{said}."
     return notes
 
 
