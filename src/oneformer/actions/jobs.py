@@ -102,6 +102,23 @@ def submit(
     return Jobs([job.to_dict()], end=f"its folder: {job.folder}\nfollow it: oneformer jobs logs -f {job.id}")
 
 
+def pipeline(file: str, *, words: Sequence[str], dry_run: bool, jobs: str | None) -> Jobs | Planned:
+    """Submit every step of a file, each after the one before and on its model.
+
+    Raises:
+        UserErrors: everything that is wrong with any step; then none is submitted.
+    """
+    from oneformer.jobs.pipeline import checked
+
+    chain = checked(file, words, jobs or "")
+    for warning in dict.fromkeys(warning for draft in chain.drafts for warning in draft.warnings):
+        sys.stderr.write(f"warning: {warning}\n")
+    if dry_run:
+        return Planned(chain.drafts)
+    made = chain.submit()
+    return Jobs([job.to_dict() for job in made], end=f"follow the last: oneformer jobs logs -f {made[-1].id}")
+
+
 def _wish(options: dict[str, str | None]) -> Any:
     """The options of the command line as fields of `Wish`."""
     from oneformer.jobs.submit import Wish

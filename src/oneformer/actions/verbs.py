@@ -218,6 +218,18 @@ VERBS = {
             _JOBS,
         ),
     ),
+    "jobs pipeline": Verb(
+        "oneformer.actions.jobs",
+        "submit a chain of actions, each working on the model of the one before",
+        "oneformer jobs pipeline pipeline.yaml",
+        takes_spec=False,
+        arguments=(
+            Argument("file", "YAML file with the steps", metavar="FILE"),
+            Argument("words", "laid over the spec of every step; the last wins", metavar="section.key=value", many=True),
+            Argument("--dry-run", "print the specs and what would be submitted, then stop"),
+            _JOBS,
+        ),
+    ),
     "jobs status": Verb(
         "oneformer.actions.jobs",
         "tell the state of jobs",

@@ -7,13 +7,13 @@ under the job's own results, going on from a training takes its latest checkpoin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oneformer.errors import CheckpointError, SpecError, UserError
+from oneformer.errors import CheckpointError, SpecError
 from oneformer.jobs.links import is_link, linked
 from oneformer.jobs.models import (
     CHECKPOINT,
@@ -27,7 +27,7 @@ from oneformer.jobs.models import (
     kind_of,
     nearest,
 )
-from oneformer.jobs.record import COMPLETE, Record
+from oneformer.jobs.record import Record
 from oneformer.jobs.store import RESULTS, Store
 from oneformer.spec.tree import get
 
@@ -221,9 +221,8 @@ def filled(context: Context) -> dict[str, Field]:
             found[key] = Field(field.value, function, field.job, field.why)
         elif function in _PARENT and record.parent:
             left.append(key)
-    taken = [key for key, field in found.items() if field.function in _PARENT]
-    if left and not taken and not any(key in record.named for key in plan(record) if key in READS):
-        raise unreadable(context, left)
+    if left:
+        check_reads(record, context.spec, context.parent)
     return found | {key: Field("", "parent_model", why="another field has it") for key in left}
 
 
@@ -232,29 +231,22 @@ def plan(record: Record) -> Mapping[str, Any]:
     return {**TABLE[record.action], **record.infer}
 
 
-def check_parent(context: Context) -> str:
-    """What can be said of a parent before the job's turn comes: a warning, or empty.
-
-    Raises:
-        UserError: it is complete, and has no model that the job can read.
-    """
-    record = context.record
-    if not any(function in _PARENT for function in plan(record).values() if isinstance(function, str)):
-        return f"{record.action} takes nothing from {record.parent}: it only starts after it (--infer says otherwise)"
-    if context.store.read(record.parent).state == COMPLETE:
-        fetched = {key: function for key, function in record.infer.items() if not is_link(function)}
-        filled(Context(context.store, replace(record, infer=fetched), context.spec))
-    return ""
-
-
-def unreadable(context: Context, keys: list[str]) -> UserError:
-    """The error for a parent whose model the action cannot read."""
-    kinds = list(dict.fromkeys(kind for key in keys for kind in reads(key, context.spec)))
-    model, action = context.parent, context.record.action
+def check_reads(record: Record, spec: ExperimentSpec, model: Model) -> None:
+    """Raises SpecError when none of the fields that the parent's model goes into can hold one of its kind."""
+    keys = [key for key, function in plan(record).items() if function in ("parent_model", "parent_model_or_ptm")]
+    if not keys or any(model.kind in reads(key, spec) or key in record.named for key in keys):
+        return
+    kinds = list(dict.fromkeys(kind for key in keys for kind in reads(key, spec)))
     hint = f"it reads {' or '.join(map(_one, kinds))}" if kinds else "these are no keys for a model"
     if ONNX in kinds and model.kind in (CHECKPOINT, QUANTIZED):
-        hint += f": oneformer jobs submit export --parent {model.job} makes one"
-    return SpecError(f"{action} cannot read {_one(model.kind)} ({model.path})", where=", ".join(keys), hint=hint)
+        hint += f": export makes one (oneformer jobs submit export --parent {model.job})"
+    what = f"{record.action} cannot read {_one(model.kind)}, which {model.job} makes"
+    raise SpecError(what, where=", ".join(keys), hint=hint)
+
+
+def takes_parent(record: Record) -> bool:
+    """Whether any field is filled in from the job's parent."""
+    return any(function in _PARENT for function in plan(record).values() if isinstance(function, str))
 
 
 def _one(kind: str) -> str:

@@ -6,10 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oneformer.errors import CheckpointError, SpecError
 from oneformer.jobs.record import Record
 from oneformer.jobs.store import RESULTS, Store
+
+if TYPE_CHECKING:
+    from oneformer.spec import ExperimentSpec
 
 CHECKPOINT, QUANTIZED, ONNX, OPENVINO, PROGRAM, ENGINE = (
     "checkpoint", "quantized checkpoint", "ONNX graph", "OpenVINO model", "program of torch.export", "TensorRT engine",
@@ -64,13 +68,30 @@ def nearest(store: Store, job: str, choice: str) -> Model:
     Raises:
         CheckpointError: there is no such file.
     """
+    return made(store, maker(store, job), choice)
+
+
+def maker(store: Store, job: str) -> Record:
+    """The job itself where its action makes a model, else the nearest one before it. Raises CheckpointError."""
     record: Record | None = store.read(job)
     while record and record.action not in MAKES:
         record = store.read(record.parent) if record.parent else None
     if record is None:
         hint = "take the job whose model it worked on as the parent"
         raise CheckpointError("the job makes no model, and neither does one it followed", where=job, hint=hint)
-    return made(store, record, choice)
+    return record
+
+
+def expected(action: str, spec: ExperimentSpec) -> str:
+    """The kind of model that an action with this spec will make; empty where it makes none."""
+    if action == "train":
+        return CHECKPOINT
+    if action == "export":
+        return {"openvino": OPENVINO, "torch": PROGRAM}.get(spec.export.format, ONNX)
+    if action == "quantize":
+        backend = spec.quantize.backend
+        return {"openvino": OPENVINO, "onnxruntime": ONNX, "modelopt.onnx": ONNX}.get(backend, QUANTIZED)
+    return ENGINE if action == "gen_trt_engine" else ""
 
 
 def made(store: Store, record: Record, choice: str) -> Model:

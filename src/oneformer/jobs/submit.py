@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from oneformer.errors import UserError
 from oneformer.jobs import slots
-from oneformer.jobs.fields import Context, check_infer, check_own_files, check_parent
+from oneformer.jobs.fields import check_infer, check_own_files, check_reads, takes_parent
 from oneformer.jobs.job import Job
-from oneformer.jobs.models import check_choice
+from oneformer.jobs.models import Model, check_choice, expected, made, maker
 from oneformer.jobs.record import CANCELED, COMPLETE, ENDED, Record
+from oneformer.jobs.resolve import load_asked
 from oneformer.jobs.store import Store
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Draft:
     """The spec as it was asked for, without secrets."""
     secret: Mapping[str, str]
     warnings: Sequence[str] = ()
+    spec: ExperimentSpec | None = None
+    """The spec, without secrets; None for a command."""
 
 
 def submitted(store: Store, draft: Draft) -> Job:
@@ -152,9 +155,21 @@ def on_spec(store: Store, record: Record, asked: Asked, wish: Wish) -> Draft:
     EXECUTORS[record.executor].check(record)
     warnings = list(loaded.warnings)
     if record.parent:
-        warnings += filter(None, [check_parent(Context(store, record, loaded.spec))])
+        check_reads(record, loaded.spec, foreseen(store, record))
         hidden = store.secret(record.parent) | hidden
-    return Draft(record, text, hidden, warnings)
+        if not takes_parent(record):
+            what = f"{record.action} takes nothing from {record.parent} and only waits for it"
+            warnings.append(f"{what}; --infer train.pretrained_model=parent_model starts from its weights")
+    return Draft(record, text, hidden, warnings, loaded.spec)
+
+
+def foreseen(store: Store, record: Record) -> Model:
+    """The model that a job will find: the parent's where that is complete, else one of the kind that it will make."""
+    first = maker(store, record.parent)
+    if first.state == COMPLETE:
+        return made(store, first, record.checkpoint)
+    spec, _ = load_asked(store.folder(first.id), first, {})
+    return Model(store.folder(first.id), expected(first.action, spec), first.id)
 
 
 def waited_for(store: Store, name: str) -> str:
