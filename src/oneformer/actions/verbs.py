@@ -84,6 +84,21 @@ VERBS = {
         "save what a search is doing and end it",
         "oneformer automl stop -e spec.yaml",
     ),
+    "automl verify": Verb(
+        "oneformer.automl.results",
+        "score the best checkpoint of a search again and compare",
+        "oneformer automl verify -e spec.yaml",
+    ),
+    "automl report": Verb(
+        "oneformer.automl.results",
+        "write what a search tried, cost and found as one HTML page",
+        "oneformer automl report -e spec.yaml",
+    ),
+    "automl export-best": Verb(
+        "oneformer.automl.results",
+        "hand over the best checkpoint of a search with its spec",
+        "oneformer automl export-best -e spec.yaml",
+    ),
     "evaluate": Verb(
         "oneformer.actions.evaluate",
         "score a weight file on all three tasks",

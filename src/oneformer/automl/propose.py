@@ -106,6 +106,22 @@ class Proposer:
             asked = study.ask({d.key: distribution(d) for d in self.space.dimensions}).params
         return {d.key: _value(d, asked[d.key]) for d in self.space.dimensions}
 
+    def importance(self, trials: Sequence[Trial]) -> dict[str, float]:
+        """How much each key matters, as shares of 1 (PED-ANOVA); {} with too few scores, or without Optuna."""
+        if sum(bool(t.rungs) and not t.broken for t in trials) < max(8, 2 * len(self.space.dimensions)):
+            return {}
+        try:
+            import optuna
+        except ImportError:
+            return {}
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study = optuna.create_study(direction="maximize")
+            study.add_trials([t for t in self._told(trials) if t.state == optuna.trial.TrialState.COMPLETE])
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
     def _model(self, seed: int) -> BaseSampler:
         from optuna.samplers import GPSampler, TPESampler
 
