@@ -248,6 +248,7 @@ SOURCES = {
     "train_datasets": Row("{data.folder}", look_sources.paths, on=NOTHING),
     "eval_dataset": Row("{data.folder}", look_sources.paths, on=("dataset.val.images=",)),
     "inference_dataset": Row("{data.folder}", look_sources.predicted_paths, on=("inference.images_dir=",)),
+    "calibration_dataset": Row("{data.folder}", look_sources.measured_paths),
     "cache_dir": Row("{root}/cache", look_sources.paths, on=PACKED),
     "retries": Row("2", look_sources.tries),
     "max_gib": Row("1e-6", look_sources.paths, on=PACKED, refused="max_gib"),
