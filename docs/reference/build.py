@@ -66,10 +66,10 @@ def _anchor(name: str) -> str:
     return f"oneformer {name}".replace(" ", "-")
 
 
-def main() -> None:
+def main(root: Path = ROOT) -> None:
     """Write what has changed, and name it."""
     for path, text in files().items():
-        target = ROOT / path
+        target = root / path
         if not target.is_file() or target.read_text(encoding="utf-8") != text:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")

@@ -21,7 +21,7 @@ from oneformer.spec.write import to_yaml
 from schema.draws import SCHEMA, specs
 
 VALIDATOR = Draft202012Validator(SCHEMA)
-QUICK = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 LONG = settings(QUICK, max_examples=10_000)
 
 
@@ -74,11 +74,11 @@ def identical(file: Path, how: settings) -> None:
 
 def test_some_hundred_random_specs_are_taken_or_refused_by_both(tmp_path: Path) -> None:
     seen = alike(tmp_path / "spec.yaml", QUICK)
-    assert seen["yes"] > 50 and seen["no"] > 30
+    assert seen["yes"] > 40 and seen["no"] > 20
 
 
 def test_random_specs_are_the_same_when_written_and_read(tmp_path: Path) -> None:
-    identical(tmp_path / "spec.yaml", settings(QUICK, max_examples=15))
+    identical(tmp_path / "spec.yaml", settings(QUICK, max_examples=8))
 
 
 @pytest.mark.slow
