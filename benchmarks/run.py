@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 RESULTS = HERE / "results.json"
 BUSY = 0.2  # of the machine
-NAMES = ("forward", "train_step", "losses", "deform", "postprocess", "startup")  # those that need no data
+NAMES = ("forward", "train_step", "losses", "deform", "postprocess", "loader", "startup")  # those that need no data
 
 
 def main() -> int:
