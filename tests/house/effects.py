@@ -276,8 +276,6 @@ EXPORT = {
     "parity_images_dir": Row("{data.images}", exported, on=AS_PROGRAM),
     "accept_parity": Row("true", look_export.kept, on=AS_PROGRAM),
 }
-SENT = ("wandb.enable=true",)
-WANDB = {
 QUANTIZE = {
     "backend": Row("onnxruntime", quantized, refused="has no mode weight_only_ptq"),
     "mode": Row("dynamic_ptq", quantized),
@@ -293,6 +291,8 @@ QUANTIZE = {
     "sensitivity": Row("true", quantized),
     "overwrite": Row("true", look_quantize.in_the_way),
 }
+SENT = ("wandb.enable=true",)
+WANDB = {
     "enable": Row("true", tracker),
     "project": Row("ships", tracker, on=SENT),
     "entity": Row("us", tracker, on=SENT),
