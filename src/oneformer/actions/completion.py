@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from oneformer.actions.verbs import COMMON, ON_SPEC, ROOTS, VERBS, Argument, Verb
+from oneformer.schema.inputs import ACTIONS
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -37,8 +38,10 @@ def options(verb: Verb) -> dict[str, str]:
 
 def _words(name: str, verb: Verb) -> list[str]:
     """The words, beside options and keys, that a command knows."""
-    known = [choice for a in verb.arguments if not _is_option(a) for choice in a.choices]
-    return [*known, *(["results_dir="] if name == "default_specs" else [])]
+    words = [a for a in verb.arguments if not _is_option(a)]
+    actions = ACTIONS if any("ACTION" in a.metavar for a in words) else ()
+    folder = ["results_dir="] if name == "default_specs" else []
+    return [*(choice for a in words for choice in a.choices), *actions, *folder]
 
 
 def _is_option(argument: Argument) -> bool:
@@ -46,7 +49,7 @@ def _is_option(argument: Argument) -> bool:
 
 
 def _takes_keys(verb: Verb) -> bool:
-    return verb.takes_spec or any(a.metavar == "section.key=value" for a in verb.arguments)
+    return verb.takes_spec or any("section.key=value" in a.metavar for a in verb.arguments)
 
 
 def _first_words() -> dict[str, list[str]]:

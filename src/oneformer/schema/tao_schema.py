@@ -1,8 +1,8 @@
 """The spec tree -> schemas and manifest in NVIDIA TAO's dialect, which its services and AutoML read.
 
-The types are TAO's own words (`int`, `collection`, `categorical`), so that this is no JSON Schema; it is strict JSON.
-TAO's files list parameters of sections that they do not hold, and require `quantize` of everybody: here a file tells of
-what is in it, and requires what its action cannot do without.
+The types are TAO's own words (`int`, `collection`, `categorical`), so that this is no JSON Schema; it is strict JSON,
+and has no `maximum` where TAO writes Infinity. TAO's files list parameters of sections that they do not hold, and
+require `quantize` of everybody: here a file tells of what is in it, and requires what its action cannot do without.
 """
 
 from __future__ import annotations
