@@ -53,6 +53,15 @@ def test_names_classes_and_taos_prefix_are_patterns_and_later_rules_win() -> Non
     assert list(chosen(layers=[{"module_name": "MatMul"}])) == ["decoder.layers.0.ffn.linear1"]
 
 
+def test_a_rule_without_a_name_is_for_the_default_set() -> None:
+    found = chosen(layers=[{"weights": {"dtype": "int4"}}, {"module_name": "decoder.class_embed"}])
+    assert found == {
+        "backbone.layers.0.blocks.0.attn.qkv": Formats("int4"),
+        "decoder.layers.0.ffn.linear1": Formats("int4"),
+        "decoder.class_embed": Formats("int8"),
+    }
+
+
 def test_a_mode_that_rounds_activations_does_so_where_a_rule_does_not_say() -> None:
     assert chosen(mode="dynamic_ptq", layers=[{"module_name": "decoder.layers.*"}]) == {
         "decoder.layers.0.ffn.linear1": Formats("int8", "int8")
@@ -67,7 +76,8 @@ def test_a_mode_that_rounds_activations_does_so_where_a_rule_does_not_say() -> N
         ({"backend": "torchao", "mode": "static_ptq"}, "torchao has no mode static_ptq"),
         ({"backend": "onnxruntime"}, "onnxruntime has no mode weight_only_ptq"),
         ({"backend": "onnxruntime", "mode": "static_ptq", "algorithm": "awq_lite"}, "has no algorithm awq_lite"),
-        ({"layers": ["backbone.*"]}, "a rule needs a module_name"),
+        ({"layers": ["backbone.*"]}, "a rule is a table"),
+        ({"layers": [{"module_name": 3}]}, "a rule is a table"),
         ({"layers": [{"module_name": "x", "dtype": "int8"}]}, "no key 'dtype'"),
         ({"layers": [{"module_name": "Linear", "weights": {"dtype": "int2"}}]}, "no number format 'int2'"),
         ({"layers": [{"module_name": "Linear", "activations": "int8"}]}, "has no int8 activations"),

@@ -49,6 +49,9 @@ BACKENDS = {
     "modelopt.pytorch": Backend(
         "oneformer.quantize.modelopt_torch", "quantized_model_modelopt.pytorch.pth", ("torch",), "torch"
     ),
+    "modelopt.onnx": Backend(
+        "oneformer.quantize.modelopt_onnx", "quantized_model.onnx", ("onnxruntime",), "onnxruntime"
+    ),
     "onnxruntime": Backend(
         "oneformer.quantize.onnxruntime", "quantized_model_onnxruntime.onnx", ("onnxruntime",), "onnxruntime"
     ),
@@ -107,9 +110,9 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Quantized | Plan:
         folder.write_experiment(to_dict(given))
         with place:
             job = prepared(spec, request, source, place)
-            scan = scanned(spec, job, source) if spec.quantize.sensitivity else None
             log.info("quantizing %s with %s, %s", job.source.name, request.backend, request.mode)
             made: Made = backend.make(job)
+            scan = scanned(spec, job, made, source) if spec.quantize.sensitivity else None
             report = compared(spec, job, made, scan, source=source)
             write_json(folder / REPORT, report.to_dict())
             done = Quantized(place.publish(made.files), folder / REPORT, report)
@@ -179,9 +182,8 @@ def check_float(engine: Engine, source: Path) -> None:
     """Raise CheckpointError for a file that is quantized already."""
     from oneformer.engines.graph import GraphEngine
     from oneformer.engines.torch import TorchEngine
-    from oneformer.model.quantized import Quantized as Small
 
-    twice = isinstance(engine, TorchEngine) and any(isinstance(layer, Small) for layer in engine.model.modules())
+    twice = isinstance(engine, TorchEngine) and bool(engine.quantized)
     twice = twice or (isinstance(engine, GraphEngine) and "quantized" in engine.about.origin)
     if twice:
         raise CheckpointError("the model is quantized already", where=str(source), hint="name what it was made from")
@@ -226,12 +228,12 @@ def same_images(spec: ExperimentSpec, before: Engine, after: Engine, *, count: i
     return compare(before, after, images, tasks=allowed_tasks(before.info.model.task_toggling), exact=exact)
 
 
-def scanned(spec: ExperimentSpec, job: Job, source: Path) -> Scan:
-    """The layers of the checkpoint ranked by what rounding each alone changes."""
+def scanned(spec: ExperimentSpec, job: Job, made: Made, source: Path) -> Scan:
+    """The quantized layers ranked by what rounding each alone changes in the checkpoint."""
     from oneformer.data.task import allowed_tasks
     from oneformer.engines.torch import TorchEngine
     from oneformer.export.images import choose_images
-    from oneformer.quantize.network import layers_of, told
+    from oneformer.quantize.network import layers_of
     from oneformer.quantize.sensitivity import IMAGES, scan
 
     engine = job.engine if isinstance(job.engine, TorchEngine) else open_reference(spec, source)
@@ -241,7 +243,8 @@ def scanned(spec: ExperimentSpec, job: Job, source: Path) -> Scan:
     else:
         counted = replace(spec, export=replace(spec.export, parity_images=IMAGES))
         images = [batch.images for batch in choose_images(counted, engine.info, engine.labels).batches]
-    chosen = job.request.chosen(told(layers_of(engine)))
+    there = layers_of(engine)  # those of a graph have the same names
+    chosen = {name: formats for name, formats in made.layers.items() if name in there}
     log.info("rounding each of %d layers alone, on %d images", len(chosen), len(images))
     return scan(engine, chosen, images, allowed_tasks(engine.info.model.task_toggling))
 

@@ -41,9 +41,7 @@ class OnnxRuntimeEngine(GraphEngine):
         except ImportError as error:
             raise MissingExtra("onnxruntime", extra="onnx", needed_for=f"running {path.name}") from error
         device, providers = chosen_providers(options.device, onnxruntime.get_available_providers())
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads or torch.get_num_threads()
-        settings.log_severity_level = 3  # errors; its warnings are about its own constant folding
+        settings = session_options(options.threads or torch.get_num_threads())
         try:
             session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
         except Exception as error:  # its exceptions share no base class
@@ -72,6 +70,18 @@ class OnnxRuntimeEngine(GraphEngine):
         except Exception as error:
             raise UserError(f"ONNX Runtime failed: {first_line(error)}", where=str(self.path), exit_code=1) from error
         return torch.from_numpy(classes), torch.from_numpy(masks)
+
+
+def session_options(threads: int) -> Any:
+    """How a file is run: in what it says, with so many threads."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3  # errors; its warnings are about its own constant folding
+    # Products with eight-bit weights are those of a file in float32; by itself it would round their inputs too.
+    settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    return settings
 
 
 def chosen_providers(device: str, available: list[str]) -> tuple[str, list[Any]]:

@@ -15,6 +15,7 @@ from oneformer.engines.onnxruntime import first_line
 from oneformer.engines.program_check import description
 from oneformer.engines.torch import chosen_device
 from oneformer.errors import CheckpointError, UserError
+from oneformer.model.quantized import tells_graphs
 
 
 class ProgramEngine(GraphEngine):
@@ -43,6 +44,7 @@ class ProgramEngine(GraphEngine):
             )
         device = chosen_device(options.device)
         embedded = description(path)
+        tells_graphs()  # makes the operators known that files with quantized weights have
         try:
             program = torch.export.load(path)
             if device.type != "cpu":

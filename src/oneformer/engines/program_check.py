@@ -30,7 +30,8 @@ SAMPLES, DESCRIPTION = "/data/sample_inputs/model.pt", f"/extra/{KEY}"
 WORD = re.compile(r"[\w.+:-]*")
 NAME = re.compile(r"[\w.]*|\d+\*[su]\d+")  # the second: a size in steps, under range_constraints
 TARGET = re.compile(
-    r"torch\.ops\.aten\.\w+\.\w+|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge)"
+    r"torch\.ops\.aten\.\w+\.\w+|torch\.ops\.quantized_decomposed\.dequantize_per_channel\.default"
+    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge)"
     r"|torch\.sym_(max|min|float|int|not|ite)|math\.(floor|ceil|trunc)"
 )
 # What sizes are written with: sympy's own form of integer arithmetic.

@@ -48,6 +48,8 @@ class TorchEngine:
         self.dtype = chosen_dtype(precision, self.device)
         self.labels = labels
         self.info = info
+        self.quantized: dict[str, str] = {}
+        """Of a quantized file: backend, mode and algorithm."""
         self.model = model.to(self.device).eval()
         tokenizer = task_tokenizer(info.model.text_encoder)
         self.task_tokens = {task: tokenizer.task_tokens(task).to(self.device) for task in TASKS}  # float32 (T,) each
@@ -81,7 +83,9 @@ class TorchEngine:
             step=found.step,
             metrics=found.metrics,
         )
-        return cls(model, found.labels, info, precision=precision, device=device)
+        engine = cls(model, found.labels, info, precision=precision, device=device)
+        engine.quantized = found.quantized.about
+        return engine
 
     @classmethod
     def open(cls, path: Path, options: Options) -> TorchEngine:

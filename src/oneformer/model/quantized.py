@@ -224,6 +224,11 @@ class QuantizedConv2d(Quantized, nn.Conv2d):
         return self._conv_forward(self.rounded(x, channels=1), self.weight, self.bias)
 
 
+def rounds_inputs(model: nn.Module) -> bool:
+    """Whether a network has layers that round their inputs: a sum in another order then changes more than itself."""
+    return any(isinstance(layer, Quantized) and layer.activation for layer in model.modules())
+
+
 def by_token(x: Tensor, channels: int = -1) -> tuple[Tensor, Tensor]:
     """Inputs -> whole numbers from -128 to 127 in floating point, and a scale for each token, as torchao has them."""
     x = x.float()

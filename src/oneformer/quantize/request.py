@@ -92,6 +92,7 @@ class Rule:
 
     where: str
     pattern: str
+    """Empty: every layer but those of `KEPT`."""
     weights: str
     activations: str
     """A format, or `native`."""
@@ -136,10 +137,11 @@ class Request:
         """
         errors: list[UserError] = []
         found: dict[str, Formats] = {}
+        usual = [layer.name for layer in layers if not any(layer.is_meant(kept) for kept in KEPT)]
         if not self.rules:
-            found = {x.name: self.everything for x in layers if not any(x.is_meant(kept) for kept in KEPT)}
+            found = dict.fromkeys(usual, self.everything)
         for rule in self.rules:
-            meant = [layer.name for layer in layers if layer.is_meant(rule.pattern)]
+            meant = [layer.name for layer in layers if layer.is_meant(rule.pattern)] if rule.pattern else usual
             if not meant:
                 errors.append(no_layer(rule.pattern, layers, where=f"{rule.where}.module_name"))
             found |= {name: Formats(rule.weights, rule.activations) for name in meant}
@@ -205,9 +207,9 @@ def rule_of(entry: Any, place: int, everything: Formats, errors: list[UserError]
     """One entry of `quantize.layers`; what is wrong with it is added to the errors."""
     where = f"quantize.layers[{place}]"
     known = ("module_name", "weights", "activations")
-    hint = "for example {module_name: 'backbone.*', weights: {dtype: int8}}"
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("module_name"), str) or not entry["module_name"]:
-        errors.append(SpecError("a rule needs a module_name", where=where, hint=hint))
+    hint = "for example {module_name: 'backbone.*', weights: {dtype: int8}}; without a module_name it is for all layers"
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("module_name", ""), str):
+        errors.append(SpecError("a rule is a table, and its module_name a text", where=where, hint=hint))
         return Rule(where, "*", NATIVE, NATIVE)
     for key in entry:
         if key not in known:
@@ -221,7 +223,7 @@ def rule_of(entry: Any, place: int, everything: Formats, errors: list[UserError]
             errors.append(SpecError(what, where=f"{where}.{key}", hint=f"there are {', '.join(DTYPES)}"))
             given = NATIVE
         formats[key] = DTYPES[str(given)]
-    return Rule(where, entry["module_name"], formats["weights"], formats["activations"])
+    return Rule(where, entry.get("module_name", ""), formats["weights"], formats["activations"])
 
 
 def check_formats(rule: Rule, support: Support, who: str, errors: list[UserError]) -> None:

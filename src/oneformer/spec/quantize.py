@@ -32,7 +32,8 @@ class QuantizeSpec:
     """How ranges are chosen from what was measured."""
     layers: Annotated[list[Any], Tao("Layer quantization configs", automl=False)] = field(default_factory=list)
     """Rules, later ones winning: `module_name` (a pattern for names or classes of layers) with `weights: {dtype}` and
-    `activations: {dtype}`. Empty takes every linear layer and convolution but those that need float32."""
+    `activations: {dtype}`. Without rules, and by a rule without a name, all layers are meant but those that need
+    float32."""
     skip_names: Annotated[list[str], Tao("Skip names", automl=False)] = field(default_factory=list)
     """Patterns of layers that keep their precision."""
     model_path: Annotated[str, Tao("Model path")] = ""
