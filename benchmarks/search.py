@@ -75,8 +75,8 @@ class Curves:
 
 
 def mind(method: dict[str, Any], seed: int, budget: int) -> Brain:
-    """The brain of `oneformer automl`, with more trials than the budget lets it have."""
-    trials = 0 if method["algorithm"] in ("hyperband", "bohb") else budget
+    """The brain of `oneformer automl`, with as many trials as the budget lets it have at most."""
+    trials = {"asha": budget // 3, "random": budget // WHOLE}.get(method["algorithm"], 0)
     automl = AutomlSpec(seed=seed, max_trials=trials, **method)
     return brain_of(automl, SPACE, goal=Goal("PQ", maximise=True), whole=WHOLE)
 
@@ -116,7 +116,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--whole-trainings", type=int, default=40, help="budget, in whole trainings")
+    parser.add_argument("--whole-trainings", type=int, default=20, help="budget, in whole trainings")
     asked = parser.parse_args()
     budget = asked.whole_trainings * WHOLE
     found = {name: [searched(method, seed, budget) for seed in range(asked.seeds)] for name, method in METHODS.items()}

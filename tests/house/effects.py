@@ -334,7 +334,21 @@ ENGINE = {
     "tensorrt.calibration_dir": Row("{data.images}", look_trt.measured, on=INT8),
     "tensorrt.calibration_images": Row("1", look_trt.measured, on=INT8),
 }
-
+AUTOML = {
+    "parameters": Row("[train.optim.lr]", searched),
+    "ranges": Row("{{train.optim.lr: {{valid_min: 1e-3, valid_max: 1e-2}}}}", searched),
+    "tier": Row("2", searched),
+    "algorithm": Row("random", planned),
+    "sampler": Row("random", planned),
+    "max_trials": Row("40", searched),
+    "min_epochs": Row("2", planned),
+    "reduction_factor": Row("2", planned),
+    "seed": Row("1", planned),
+    "metric": Row("train_loss", ran),
+    "max_concurrent": Row("2", ran),
+    "retries": Row("0", ran),
+    "results_dir": Row("elsewhere", folder),
+}
 SECTIONS = {
     "": TOP, "automl": AUTOML, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
     "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from house.effects_backbones import BACKBONES, TIMM_ON, timm_work
+from house.look_automl import pretending
 from house.look_model import work
 from house.look_runs import photos
 from house.look_trt import graphs, libraries
@@ -36,7 +37,7 @@ SHAPES = (
 )  # fmt: skip
 # Command and overrides. Those for a GPU end with a refusal where there is none, after the keys were read.
 STORIES = {
-    "search": ("automl space",),
+    "search": ("automl run", "automl.max_trials=2", "automl.algorithm=random"),
     "train with drops": ("train", *STEPS),
     "train another network": ("train", *SHAPES),
     "train on a GPU": ("train", "train.is_dry_run=true", "train.accelerator=gpu"),
@@ -64,6 +65,10 @@ AROUND = {"export": two_layers, "gen_trt_engine": libraries}
 
 
     "quantize": ("quantize", "quantize.model_path={checkpoint}", "quantize.sensitivity=true"),
+}  # fmt: skip
+AROUND = {"automl run": pretending, "export": two_layers, "gen_trt_engine": libraries}
+
+
     "quantize a graph": (
         "quantize", "quantize.model_path={root}/graphs/model.onnx", "quantize.backend=onnxruntime",
         "quantize.mode=static_ptq", "dataset.quant_calibration_dataset.images_dir={root}/photos",
