@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,12 @@ from oneformer import cli
 from house.look_automl import pretending
 from oneformer.data.labels import read_labels
 from oneformer.spec.data import DatasetSpec
+from stand_in import stand_in
 from story.tiny_model import TINY, write_tiny_checkpoint
+from trt.fake_library import fake_library, on_the_cpu
+from trt.small_graph import described_with, small_onnx
 
+ENGINE = ".engine"  # names a TensorRT engine
 KEPT = "3874755f6222e830"  # the validation image that the pages name
 IMAGES = 3
 # Laid over what a page says: sizes, nothing that its commands are about.
@@ -49,6 +55,8 @@ def write_sandbox(folder: Path, page: Page, *, data: bool = True) -> None:
     labels = read_labels(DatasetSpec(label_map=str(label_map)), splits=())
     words = [*SMALL, f"model.sem_seg_head.num_classes={labels.num_classes}"]
     write_tiny_checkpoint(folder / "results/demo/train/oneformer_model_best.pth", *words, labels=labels)
+    if ENGINE in page.text and not any(words[:2] == ["oneformer", "export"] for words in page.commands()):
+        small_onnx(folder / "results/export/model.onnx", said=described_with(labels))
     if "weights/coco_swin_large.pth" in page.text:
         write_foreign_weights(folder / "weights")
 
@@ -78,6 +86,13 @@ def copy_part(source: Path, target: Path) -> None:
         shutil.copy(source / "label_map.json", target)
 
 
+@contextmanager
+def engines() -> Iterator[None]:
+    """While open, TensorRT is its stand-in, and its GPU the CPU."""
+    with stand_in("tensorrt", fake_library()), on_the_cpu():
+        yield
+
+
 @dataclass
 class Sandbox:
     """Runs a page's blocks in a folder that the caller has gone to."""
@@ -95,6 +110,11 @@ class Sandbox:
 
     def run(self, block: Block) -> str:
         """Run one block; what failed, or nothing."""
+        with engines() if ENGINE in self.page.text else nullcontext():
+            return self.run_here(block)
+
+    def run_here(self, block: Block) -> str:
+        """The same, with what is installed at the moment."""
         if block.language == "python":
             exec(compile(block.text, self.page.name, "exec"), {})
         if block.language != "bash":

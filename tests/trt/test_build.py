@@ -139,5 +139,16 @@ def test_a_builder_that_gives_nothing_is_a_failure(onnx: Path) -> None:
         build(rtx, onnx, wish())
 
 
+def test_a_full_memory_is_told_as_such(onnx: Path) -> None:
+    rtx = library("tensorrt_rtx")
+
+    def full(builder: Any, network: Any, config: Any) -> None:
+        builder.logger.log(ILogger.ERROR, "Error Code 2: OutOfMemory (Requested size was 1227767244 bytes.)")
+
+    rtx.module.Builder = type("Full", (rtx.module.Builder,), {"build_serialized_network": full})
+    with pytest.raises(WorkError, match=r"OutOfMemory(.|\n)*several times the size"):
+        build(rtx, onnx, wish())
+
+
 def test_modules_are_made_anew_for_each_library() -> None:
     assert isinstance(library().module, types.ModuleType) and library().module is not library().module

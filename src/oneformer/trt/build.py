@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 MIB = 2**20
 NO_GPU = "Cuda"  # in every message of a library that found no driver
-FP8_GPUS = (8, 9)  # the first compute capability with products of float8
+NO_MEMORY = "OutOfMemory"
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def no_builder(library: Library, said: Said) -> WorkError | SpecError:
     if NO_GPU in said.why or (not library.rtx and not said.lines):
         hint = "" if library.rtx else "gen_trt_engine.library=tensorrt_rtx builds without one"
         return SpecError(f"{library.told} finds no NVIDIA GPU to build for: {said.why}", hint=hint)
-    return WorkError(
-        f"{library.told} cannot build the engine: {said.why}",
-        hint="gen_trt_engine.verbose=true shows all it says; gen_trt_engine.tensorrt.workspace_size may be small",
-    )
+    hint = "gen_trt_engine.verbose=true shows all it says; gen_trt_engine.tensorrt.workspace_size may be small"
+    if NO_MEMORY in said.why:
+        hint = "the memory of this machine was full; building takes several times the size of the ONNX file"
+    return WorkError(f"{library.told} cannot build the engine: {said.why}", hint=hint)
