@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from house.recorder import Recorder
 from oneformer.cli import main
 from story.tiny_model import TINY, write_tiny_checkpoint
 from tiny import TinyDataset, write_tiny_dataset
@@ -34,8 +33,6 @@ class TinyExport:
     code: int
     out: str
     err: str
-    read: frozenset[str]
-    """Keys of the spec that the command has read."""
 
     @property
     def folder(self) -> Path:
@@ -70,6 +67,6 @@ def tiny_export() -> TinyExport:
     checkpoint = write_tiny_checkpoint(root / "train" / "oneformer_model_best.pth")
     out, err = io.StringIO(), io.StringIO()
     words = [*export_words(data, checkpoint), f"results_dir={root / 'results'}"]
-    with Recorder() as recorder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(["export", "--json", *words])
-    return TinyExport(root, data, checkpoint, code, out.getvalue(), err.getvalue(), frozenset(recorder.read))
+    return TinyExport(root, data, checkpoint, code, out.getvalue(), err.getvalue())

@@ -14,6 +14,7 @@ from oneformer.data.labels import LabelMap
 from oneformer.engines.base import Engine
 from oneformer.engines.open import open_engine
 from oneformer.export.images import generated, ready
+from oneformer.export.parity import MARGIN, TOLERANCE
 from oneformer.segments import semantic_map
 from oneformer.spec.load import load_spec
 from story.tiny_model import write_random_checkpoint
@@ -32,7 +33,6 @@ NETWORKS = {
 }
 SIZES = ((640, 640), (512, 1024))
 CLASSES = 150  # ADE20K's
-TOLERANCE = 1e-3  # of a logit, absolute
 
 
 def many_labels() -> LabelMap:
@@ -58,6 +58,10 @@ class Case:
     def engine(self, name: str, precision: str) -> Engine:
         return open_engine(self.done.files[0], name, precision=precision, device="cpu")
 
+    def limit(self, output: str) -> float:
+        """A thousandth, or as far as random masks, of which many are almost zero, move the network by themselves."""
+        return max(TOLERANCE, MARGIN * self.done.parity.own[output].largest)
+
     def images(self, engine: Engine, count: int) -> torch.Tensor:
         return torch.cat([ready(generated((480, 640), seed=i), engine.info, name="").images for i in range(count)])
 
@@ -72,8 +76,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_the_export_proves_itself(case: Case) -> None:
     assert not case.done.parity.faults
     for name, difference in case.done.parity.outputs.items():
-        print(f"{name}: {difference.to_dict()}")
-        assert difference.largest <= TOLERANCE
+        print(f"{name}: {difference.to_dict()}, of itself {case.done.parity.own[name].largest:.2e}")
+        assert difference.largest <= case.limit(name)
+        assert difference.total / difference.count <= TOLERANCE / 10
     assert {path.name for path in case.done.files} == {"model.onnx", "model.json"}
     assert unfit(case.done.files[0]) == []
 
@@ -84,10 +89,11 @@ def test_engines_agree_with_the_checkpoint(case: Case, name: str, batch: int) ->
     engine = case.engine(name, "fp32")
     images = case.images(engine, batch)
     want, got = case.reference.outputs(images, ["panoptic"]), engine.outputs(images, ["panoptic"])
-    for mine, yours in zip(vars(want["panoptic"]).values(), vars(got["panoptic"]).values(), strict=True):
-        apart = float((mine - yours).abs().max())
-        print(f"{name}, batch {batch}: {apart:.2e}")
-        assert apart <= TOLERANCE
+    for field, output in (("class_logits", "pred_logits"), ("mask_logits", "pred_masks")):
+        apart = (getattr(want["panoptic"], field) - getattr(got["panoptic"], field)).abs()
+        within = float((apart <= TOLERANCE).float().mean())
+        print(f"{name}, batch {batch}, {output}: {float(apart.max()):.2e}, {within:.4%} within {TOLERANCE}")
+        assert float(apart.max()) <= case.limit(output) and within > 0.999
 
 
 def test_bfloat16_keeps_the_class_of_most_pixels(case: Case) -> None:

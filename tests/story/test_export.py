@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
 from PIL import Image
 
 import oneformer
+from export.operators import unfit
 from exported import SIZE, tiny_export
 from oneformer.cli import main
 from oneformer.export import files
@@ -66,6 +68,27 @@ def test_the_files_of_the_contract_are_written() -> None:
     assert names == {"model.onnx", "model.json", "parity.json", "experiment.yaml", "status.json"}
     lines = status(done.folder)
     assert (lines[0]["status"], lines[-1]["status"]) == ("STARTED", "SUCCESS")
+
+
+def test_the_graph_is_the_contracts_and_fits_every_reader() -> None:
+    model = onnx.load(tiny_export().onnx)
+
+    def ports(values: Any) -> dict[str, list[Any]]:
+        return {
+            v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+            for v in values
+            if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        }
+
+    height, width = SIZE
+    assert ports(model.graph.input) == {"images": ["batch", 3, height, width], "task_tokens": ["batch", 77]}
+    masks = ["batch", 12, height // 4, width // 4]
+    assert ports(model.graph.output) == {"pred_logits": ["batch", 12, 5], "pred_masks": masks}
+    assert model.opset_import[0].version >= 17
+    assert json.loads(model.metadata_props[0].value) == tiny_export().json("model.json")
+    assert unfit(tiny_export().onnx) == []
+    text = model.SerializeToString()
+    assert b"/src/oneformer" not in text and str(tiny_export().root).encode() not in text
 
 
 def test_the_proof_says_what_was_compared_and_how_it_came_out() -> None:

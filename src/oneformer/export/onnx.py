@@ -74,6 +74,7 @@ def convert(program: ExportedProgram, shape: Shape, about: About, *, opset: int,
         ) from error
     assert made is not None
     model = made.model
+    plain_splits(model)
     name_sizes(model, shape, embed=about.embed_preprocess)
     name_nodes(model)
     model.metadata_props.clear()
@@ -99,6 +100,27 @@ def attention(query: Any, key: Any, value: Any, attn_mask: Any = None, *, scale:
     elif attn_mask is not None:
         scores = op.Add(scores, attn_mask)
     return op.MatMul(op.Softmax(scores, axis=-1), value)
+
+
+def plain_splits(model: Any) -> None:
+    """Cut tensors into parts of open sizes by one `Split`, which TensorRT reads, in the place of sequences."""
+    import onnx_ir as ir
+
+    for node in [node for node in model.graph if node.op_type == "SplitToSequence"]:
+        readers = {}
+        for use in node.outputs[0].uses():
+            index = ir.convenience.get_const_tensor(use.node.inputs[1])
+            assert use.node.op_type == "SequenceAt" and index is not None
+            readers[int(index.numpy())] = use.node
+        attributes = {"axis": node.attributes["axis"].value}
+        split = ir.node("Split", node.inputs, attributes, num_outputs=max(readers) + 1, name=f"{node.name}_plain")
+        split.metadata_props.update(node.metadata_props)
+        model.graph.insert_before(node, split)
+        for index, reader in readers.items():
+            part = split.outputs[index]
+            part.shape, part.type = reader.outputs[0].shape, reader.outputs[0].type
+            ir.convenience.replace_all_uses_with(reader.outputs[0], part)
+        model.graph.remove([*readers.values(), node], safe=True)
 
 
 def name_sizes(model: Any, shape: Shape, *, embed: bool) -> None:
