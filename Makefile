@@ -25,7 +25,7 @@ $(DEV): $(READY) requirements-dev.lock
 	$(INSTALL) -r requirements-dev.lock
 	@touch $@
 
-demo: $(READY) ## train, evaluate and predict on the images that ship here (about 9 minutes; FULL=1: over an hour)
+demo: $(READY) ## train, evaluate, predict and export on the images that ship here (about 10 minutes; FULL=1: over an hour)
 	$(BIN)/python examples/demo.py $(if $(FULL),--full)
 
 check: $(DEV) ## lint and types

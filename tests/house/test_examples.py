@@ -40,6 +40,19 @@ def test_the_commands_of_the_demo_are_understood(full: bool, monkeypatch: pytest
         assert load(spec, words, action=verb).warnings == []
 
 
+def test_the_demo_ends_with_the_scores_of_checkpoint_and_exported_file(tmp_path: Path) -> None:
+    worse = {**METRICS, "semantic": {"mIoU": 81.16}}
+    for name, content in (("evaluate", METRICS), ("export/evaluate", worse)):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+    lines = [line.split() for line in example("demo").table(tmp_path).splitlines()]
+    assert lines[1:] == [
+        ["mIoU", "81.26", "81.16", "-0.10"],
+        ["PQ", "60.00", "60.00", "0.00"],
+        ["AP", "9.87", "9.87", "0.00"],
+    ]
+
+
 def test_the_picture_shows_the_image_and_three_answers(tmp_path: Path) -> None:
     from PIL import Image
 

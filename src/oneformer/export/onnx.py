@@ -107,11 +107,11 @@ def plain_splits(model: Any) -> None:
     import onnx_ir as ir
 
     for node in [node for node in model.graph if node.op_type == "SplitToSequence"]:
-        readers = {}
+        readers: dict[int, Any] = {}
         for use in node.outputs[0].uses():
-            index = ir.convenience.get_const_tensor(use.node.inputs[1])
-            assert use.node.op_type == "SequenceAt" and index is not None
-            readers[int(index.numpy())] = use.node
+            place = ir.convenience.get_const_tensor(use.node.inputs[1])
+            assert use.node.op_type == "SequenceAt" and place is not None
+            readers[int(place.numpy())] = use.node
         attributes = {"axis": node.attributes["axis"].value}
         split = ir.node("Split", node.inputs, attributes, num_outputs=max(readers) + 1, name=f"{node.name}_plain")
         split.metadata_props.update(node.metadata_props)
