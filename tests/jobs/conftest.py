@@ -22,6 +22,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("ONEFORMER_JOBS_CPUS", "2")
     monkeypatch.setenv("ONEFORMER_JOBS_GPUS", "0")
     monkeypatch.setenv("ONEFORMER_JOBS_GRACE", "0.5")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     store = Store(tmp_path / "jobs")
     yield store
     for pid in processes_of(store):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,12 +16,12 @@ import pytest
 from jobs.conftest import processes_of
 from jobs.work import lines, shell, until
 from oneformer.errors import UserError
-from oneformer.jobs import Job, worker
+from oneformer.jobs import Job, create_job, queue, worker
 from oneformer.jobs.alive import Process, members
 from oneformer.jobs.job import all_refreshed
 from oneformer.jobs.record import CANCELED, COMPLETE, ERROR, PENDING, RUNNING, UNKNOWN, Run
 from oneformer.jobs.settle import SILENT_S
-from oneformer.jobs.store import Store
+from oneformer.jobs.store import PRIVATE, Store
 
 
 def test_jobs_run_in_their_order_and_after_what_they_wait_for(store: Store, tmp_path: Path) -> None:
@@ -68,13 +69,16 @@ def test_a_failure_is_told_and_ends_what_follows(store: Store) -> None:
 
 
 def test_a_command_that_is_not_there_is_an_error_of_the_job(store: Store) -> None:
-    job = shell(store, "true")
-    job.wait(30)
-    with store.locked():
-        record = store.read(job.id)
-        record.state, record.command = PENDING, ["/no/such/program"]
-        store.write(record)
+    job = create_job("work", command=["/no/such/program"], jobs=store.root)
     assert job.wait(30) == ERROR and "/no/such/program" in job.message
+
+
+def test_a_command_that_somebody_else_wrote_into_a_record_is_not_run(store: Store, tmp_path: Path) -> None:
+    job = shell(store, "sleep 0.3", cpus=2)
+    strange = shell(store, "true", after=[job.id])
+    store.change(strange.id, lambda record: setattr(record, "command", ["touch", str(tmp_path / "ran")]))
+    assert strange.wait(30) == ERROR and "not submitted by you" in strange.message
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_waiting_job_is_taken_back(store: Store, tmp_path: Path) -> None:
@@ -154,6 +158,23 @@ def test_after_a_restart_of_the_machine_records_tell_the_truth(store: Store) -> 
     assert (job.state, job.message) == (ERROR, "the machine was restarted while it ran")
 
 
+def test_the_spec_with_the_key_goes_with_a_lost_run(store: Store) -> None:
+    job = running_elsewhere(store, replace(Process.this(), boot="before"))
+    (job.folder / PRIVATE).write_text("encryption_key: hush\n")
+    assert job.state == ERROR and not (job.folder / PRIVATE).exists()
+
+
+def test_a_record_that_names_no_executor_of_ours_hinders_nobody(store: Store) -> None:
+    job = running_elsewhere(store, replace(Process.this(), host="elsewhere"))
+    store.change(job.id, lambda record: setattr(record, "executor", "moon"))
+    long_ago = time.time() - 2 * SILENT_S
+    for path in job.folder.iterdir():
+        os.utime(path, (long_ago, long_ago))
+    assert [record.id for record in all_refreshed(store)] == [job.id]
+    with pytest.raises(UserError, match="no executor 'moon'"):
+        job.cancel()
+
+
 def test_a_number_that_another_process_has_now_is_not_taken_for_the_worker(store: Store) -> None:
     job = running_elsewhere(store, replace(Process.this(), began="1"))
     assert job.state == ERROR
@@ -192,14 +213,15 @@ def test_what_a_job_says_is_followed_to_its_end(store: Store) -> None:
     assert "".join(said) == "a\ngrün!\n"
 
 
-def test_a_worker_that_cannot_begin_is_given_up(store: Store, tmp_path: Path) -> None:
-    job = shell(store, "true", after=[(wait := shell(store, "sleep 0.5")).id])
+def test_a_worker_that_cannot_begin_is_given_up(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oneformer.jobs.executors.local.start_queue", lambda store: None)
+    job = shell(store, "true")
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no module >&2\nexit 1\n")
     broken.chmod(0o755)
-    store.change(job.id, lambda record: setattr(record, "python", str(broken)))
-    assert wait.wait(20) == COMPLETE
-    assert job.wait(20) == ERROR and "3 times" in job.message and "no module" in job.log
+    monkeypatch.setattr(queue.sys, "executable", str(broken))
+    assert queue.main([str(store.root)]) == 0
+    assert job.state == ERROR and "3 times" in job.message and "no module" in job.log
 
 
 def test_the_record_is_json_that_other_programs_read(store: Store) -> None:

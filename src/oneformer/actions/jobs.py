@@ -129,6 +129,8 @@ def _wish(options: dict[str, str | None]) -> Any:
             given[name] = _count(given[name], name)
     if "after" in given:
         given["after"] = tuple(filter(None, given["after"].split(",")))
+    if "options" in given:
+        given["options"] = dict(part.partition("=")[::2] for part in given["options"].split(",") if part)
     if "infer" in given:
         given["infer"] = _functions(given["infer"])
     return Wish(**given)

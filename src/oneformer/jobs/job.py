@@ -98,7 +98,7 @@ class Job:
 
         The action gets SIGTERM, and SIGKILL if it has not ended after half a minute.
         """
-        from oneformer.jobs.executors import EXECUTORS
+        from oneformer.jobs.executors import executor_of
 
         given_up = self.state == UNKNOWN
 
@@ -115,7 +115,7 @@ class Job:
             return True
 
         record = self.store.change(self.id, ask)
-        EXECUTORS[record.executor].cancel(record)
+        executor_of(record.executor).cancel(record)
         if record.state == RUNNING and record.run and record.run.process.here and record.run.process.runs():
             send(record.run.process.pid, signal.SIGTERM)
         return self.state
@@ -126,7 +126,7 @@ class Job:
         Raises:
             UserError: it has not ended, or is complete.
         """
-        from oneformer.jobs.executors import EXECUTORS
+        from oneformer.jobs.executors import executor_of
 
         def again(record: Record) -> None:
             if record.state == COMPLETE:
@@ -135,7 +135,8 @@ class Job:
                 raise UserError(f"the job is {record.state}", where=self.id, hint="it can be retried when it has ended")
             record.again()
 
-        EXECUTORS[self.store.change(self.id, again).executor].submit(self.store, self.store.read(self.id))
+        record = self.store.change(self.id, again)
+        executor_of(record.executor).submit(self.store, record)
 
     def to_dict(self) -> dict[str, Any]:
         """The record with the state as it can be told from here, and where the files are; no secrets."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from oneformer.errors import SpecError, UserError, UserErrors
+from oneformer.jobs.executors import executor_of
+from oneformer.jobs.executors.base import no_order
 from oneformer.jobs.fields import check_reads
 from oneformer.jobs.job import Job
 from oneformer.jobs.models import MAKES, Model, expected
@@ -27,6 +29,7 @@ STEP_KEYS = (
     "ptm",
     "infer",
     "executor",
+    "options",
     "gpus",
     "cpus",
 )
@@ -99,14 +102,16 @@ def _step(row: Any, before: Sequence[Step], *, where: str, spec: str) -> Step:
             raise SpecError(
                 f"there is no step {other} before it", where=where, hint=f"there are {', '.join(names) or 'none'}"
             )
-    wishes = {key: table[key] for key in ("checkpoint", "ptm", "infer", "executor", "gpus", "cpus") if key in table}
+    wishes = {
+        key: table[key] for key in ("checkpoint", "ptm", "infer", "executor", "options", "gpus", "cpus") if key in table
+    }
     _check_wishes(wishes, where)
     own = str(table.get("spec") or spec)
     return Step(name, action, own, _words(table.get("set"), where), "".join(parents), tuple(after), wishes)
 
 
 def _check_wishes(wishes: Mapping[str, Any], where: str) -> None:
-    kinds = {"infer": dict, "gpus": int, "cpus": int}
+    kinds = {"infer": dict, "options": dict, "gpus": int, "cpus": int}
     for key, value in wishes.items():
         if not isinstance(value, kinds.get(key, str)) or isinstance(value, bool):
             raise SpecError(f"{key} cannot be {value!r}", where=where)
@@ -172,6 +177,7 @@ def checked(file: str | Path, words: Sequence[str], jobs: str | Path = "") -> Pi
         try:
             wish = Wish(jobs=jobs, **step.wishes)
             drafts[step.name] = drafted(store, step.action, step.spec or None, [*step.words, *words], wish)
+            _check_order(step, drafts)
             _check_parent(step, steps, drafts)
         except UserErrors as several:
             errors += [_of_step(step, error) for error in several.errors]
@@ -180,6 +186,16 @@ def checked(file: str | Path, words: Sequence[str], jobs: str | Path = "") -> Pi
     if errors:
         raise UserErrors(errors)
     return Pipeline(store, steps, [drafts[step.name] for step in steps])
+
+
+def _check_order(step: Step, drafts: Mapping[str, Draft]) -> None:
+    """Raises UserError when a step's executor cannot let it wait for what comes first."""
+    record = drafts[step.name].record
+    for name in filter(None, [step.parent, *step.after]):
+        if not executor_of(record.executor).chains:
+            raise no_order(record)
+        if name in drafts and record.executor not in ("local", drafts[name].record.executor):
+            raise UserError(f"{record.executor} cannot wait for {name}, which is no job of its own")
 
 
 def _check_parent(step: Step, steps: Sequence[Step], drafts: Mapping[str, Draft]) -> None:

@@ -96,7 +96,7 @@ class _Queue:
         folder = self.store.folder(record.id)
         with (folder / LOG).open("ab") as log:
             self.starting[record.id] = subprocess.Popen(
-                [record.python or sys.executable, "-P", "-m", "oneformer.jobs.worker", str(folder)],
+                [sys.executable, "-P", "-m", "oneformer.jobs.worker", str(folder)],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

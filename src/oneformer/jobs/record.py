@@ -52,13 +52,18 @@ class Record:
     executor: str = "local"
     external: str = ""
     """What the executor's own system calls the job."""
+    options: dict[str, str] = field(default_factory=dict)
+    """What was said to the executor."""
     gpus: int = 0
     cpus: int = 1
     python: str = ""
+    """Interpreter that it was submitted with, for executors that write it into a script."""
     cwd: str = ""
     """Folder it was submitted from, which relative paths of the spec start at."""
     command: list[str] = field(default_factory=list)
     """What to run in place of the action, where the action is none of ours."""
+    seal: str = ""
+    """That the command is this user's own (`jobs/seal.py`)."""
     named: list[str] = field(default_factory=list)
     """Keys set by overrides: what is filled in does not replace them."""
     checkpoint: str = "best"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from oneformer.errors import MASK
 from oneformer.jobs.fields import Context, filled
 from oneformer.jobs.record import Record
-from oneformer.jobs.store import Store
+from oneformer.jobs.store import PRIVATE, Store
 from oneformer.runs.atomic import write_text
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
 
-ASKED, RESOLVED, PRIVATE = "asked.yaml", "spec.yaml", ".spec.yaml"
+ASKED, RESOLVED = "asked.yaml", "spec.yaml"
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def prepared(store: Store, record: Record) -> Iterator[Sequence[str]]:
     try:
         if secret:
             path = _private(folder / PRIVATE, path.read_text(encoding="utf-8"), secret)
-        yield [record.python or sys.executable, "-P", "-m", "oneformer", record.action, "-e", str(path)]
+        yield [sys.executable, "-P", "-m", "oneformer", record.action, "-e", str(path)]
     finally:
         (folder / PRIVATE).unlink(missing_ok=True)
 

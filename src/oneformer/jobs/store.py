@@ -18,6 +18,10 @@ from oneformer.jobs.record import Record, from_dict
 from oneformer.runs.atomic import write_json
 
 RECORD, LOG, RESULTS = "job.json", "log.txt", "results"
+PRIVATE = ".spec.yaml"
+"""The spec with its secrets, for its owner, while the action runs."""
+ALIVE = "alive"
+"""File of a job that its worker touches, for machines that cannot see the process."""
 FOLDER_VARIABLE = "ONEFORMER_JOBS"
 PART = ".new-"
 _STALE_S = 3600.0

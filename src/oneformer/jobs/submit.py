@@ -16,6 +16,7 @@ from oneformer.jobs.job import Job
 from oneformer.jobs.models import Model, check_choice, expected, made, maker
 from oneformer.jobs.record import CANCELED, COMPLETE, ENDED, Record
 from oneformer.jobs.resolve import load_asked
+from oneformer.jobs.seal import sealed
 from oneformer.jobs.store import Store
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Wish:
     infer: Mapping[str, Any] = field(default_factory=dict)
     """Key -> function, literal value, or `{link: ADDRESS, destination_path: PATH}`, beside the table of `fields`."""
     executor: str = "local"
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What is said to the executor, such as `partition` to Slurm."""
     gpus: int | None = None
     """GPUs it needs; None takes what the spec says."""
     cpus: int | None = None
@@ -81,11 +84,11 @@ class Draft:
 
 def submitted(store: Store, draft: Draft) -> Job:
     """Put a checked job on the disk and tell its executor."""
-    from oneformer.jobs.executors import EXECUTORS
+    from oneformer.jobs.executors import executor_of
 
     record = store.create(draft.record, {"asked.yaml": draft.asked}, draft.secret)
     try:
-        EXECUTORS[record.executor].submit(store, record)
+        executor_of(record.executor).submit(store, record)
     except UserError as error:
         message = error.message
         store.change(record.id, lambda r: r.end(CANCELED, message))
@@ -95,10 +98,8 @@ def submitted(store: Store, draft: Draft) -> Job:
 
 def drafted(store: Store, action: str, spec: str | Path | None, words: Sequence[str], wish: Wish) -> Draft:
     """Check everything that can be said before the job's turn comes."""
-    from oneformer.jobs.executors import EXECUTORS
+    from oneformer.jobs.executors import executor_of
 
-    if wish.executor not in EXECUTORS:
-        raise UserError(f"there is no executor {wish.executor!r}", hint=f"there are {', '.join(EXECUTORS)}")
     parent = waited_for(store, wish.parent) if wish.parent else ""
     record = Record(
         id="",
@@ -107,6 +108,7 @@ def drafted(store: Store, action: str, spec: str | Path | None, words: Sequence[
         parent=parent,
         after=[waited_for(store, job) for job in wish.after],
         executor=wish.executor,
+        options=dict(wish.options),
         checkpoint=wish.checkpoint,
         ptm=wish.ptm,
         infer=dict(wish.infer),
@@ -115,8 +117,9 @@ def drafted(store: Store, action: str, spec: str | Path | None, words: Sequence[
         command=list(wish.command),
     )
     if wish.command:
+        record.seal = sealed(record)
         record.gpus, record.cpus = wish.gpus or 0, 1 if wish.cpus is None else wish.cpus
-        EXECUTORS[wish.executor].check(record)
+        executor_of(wish.executor).check(store, record)
         return Draft(record, "", {})
     if action not in ACTIONS:
         raise UserError(f"{action} cannot be a job", where="oneformer jobs submit", hint=f"{', '.join(ACTIONS)} can")
@@ -137,7 +140,7 @@ class Asked:
 
 def on_spec(store: Store, record: Record, asked: Asked, wish: Wish) -> Draft:
     """The draft of a job that runs an action on a spec. Raises UserErrors with everything that is wrong with it."""
-    from oneformer.jobs.executors import EXECUTORS
+    from oneformer.jobs.executors import executor_of
     from oneformer.spec.load import load
     from oneformer.spec.write import to_yaml
 
@@ -149,10 +152,10 @@ def on_spec(store: Store, record: Record, asked: Asked, wish: Wish) -> Draft:
         setattr(loaded.spec, key, "")
     kept = [key for key in loaded.set_keys if key not in hidden]
     text = to_yaml(loaded.spec, keys=kept, comments=False) if kept else ""
-    gpus, cpus = needs(loaded.spec, record.action)
+    gpus, cpus = (needs if record.executor == "local" else needs_elsewhere)(loaded.spec, record.action)
     record.gpus = gpus if wish.gpus is None else wish.gpus
     record.cpus = cpus if wish.cpus is None else wish.cpus
-    EXECUTORS[record.executor].check(record)
+    executor_of(record.executor).check(store, record)
     warnings = list(loaded.warnings)
     if record.parent:
         check_reads(record, loaded.spec, foreseen(store, record))
@@ -200,12 +203,25 @@ def secret_keys() -> list[str]:
 
 
 def needs(spec: ExperimentSpec, action: str) -> tuple[int, int]:
-    """GPUs and processors that an action needs: its `num_gpus` where there are GPUs, else every processor."""
-    section = getattr(spec, action)
+    """GPUs and processors that an action needs here: its `num_gpus` where there are GPUs, else every processor."""
     there = slots.machine()
-    on_cpu = getattr(section, "on_cpu", False) or getattr(section, "device", "") == "cpu"
-    accelerator = "cpu" if on_cpu else getattr(section, "accelerator", "auto")
+    accelerator, gpus = _wanted(spec, action)
     if accelerator == "cpu" or (accelerator == "auto" and not there.gpus):
         return 0, there.cpus
-    gpus = max(getattr(section, "num_gpus", 1), len(set(getattr(section, "gpu_ids", [0]))))
     return gpus, min(gpus, there.cpus)
+
+
+def needs_elsewhere(spec: ExperimentSpec, action: str) -> tuple[int, int]:
+    """The same on a machine that is not known: GPUs unless the spec says CPU, a processor for each loader process."""
+    accelerator, gpus = _wanted(spec, action)
+    gpus = 0 if accelerator == "cpu" else gpus
+    loaders = max(part.num_workers for part in (spec.dataset.train, spec.dataset.val, spec.dataset.test))
+    return gpus, max(1, gpus) * (1 + loaders)
+
+
+def _wanted(spec: ExperimentSpec, action: str) -> tuple[str, int]:
+    """The accelerator that an action's section asks for, and how many."""
+    section = getattr(spec, action)
+    on_cpu = getattr(section, "on_cpu", False) or getattr(section, "device", "") == "cpu"
+    accelerator = "cpu" if on_cpu else getattr(section, "accelerator", "auto")
+    return accelerator, max(getattr(section, "num_gpus", 1), len(set(getattr(section, "gpu_ids", [0]))))

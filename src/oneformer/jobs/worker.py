@@ -17,17 +17,16 @@ from oneformer.errors import UserError
 from oneformer.jobs import slots
 from oneformer.jobs.alive import MARK, Process, end, members, send
 from oneformer.jobs.queue import start_queue
-from oneformer.jobs.record import ERROR, PENDING, RUNNING, Record, Run, now
-from oneformer.jobs.store import LOG, Store
+from oneformer.jobs.record import COMPLETE, ERROR, PENDING, RUNNING, Record, Run, now
+from oneformer.jobs.seal import check_seal
+from oneformer.jobs.store import ALIVE, LOG, Store
 from oneformer.jobs.verdict import size, status_file, verdict
 
-NOT_NOW = 75
-"""Exit code of a worker whose job another one runs, or that has no slots yet."""
+NOT_NOW, FAILED = 75, 1
+"""Exit codes of a worker whose job another one runs or that has no slots yet, and with `--tell` of a failed job."""
 BEAT_S = 1.0
 GRACE_S = 30.0
 GRACE = "ONEFORMER_JOBS_GRACE"
-ALIVE = "alive"
-"""File of a job that its worker touches, for machines that cannot see the process."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -39,7 +38,8 @@ def main(words: Sequence[str]) -> int:
         return NOT_NOW
     _Worker(store, record).work()
     start_queue(store)
-    return 0
+    # A scheduler that waits for success looks at the exit code.
+    return FAILED if "--tell" in words and store.read(record.id).state != COMPLETE else 0
 
 
 def claim(store: Store, job: str) -> Record | None:
@@ -95,6 +95,7 @@ class _Worker:
     def _act(self) -> int:
         """Run the action; its exit code."""
         if self.record.command:
+            check_seal(self.record)
             return self._watch(self.record.command)
         from oneformer.jobs.resolve import prepared
 

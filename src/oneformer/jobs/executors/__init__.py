@@ -4,9 +4,19 @@ Every executor ends in the same worker (`jobs/worker.py`), which claims the job:
 is started twice runs once.
 """
 
+from oneformer.errors import UserError
 from oneformer.jobs.executors.base import Executor
+from oneformer.jobs.executors.kubernetes import Kubernetes
 from oneformer.jobs.executors.local import Local
+from oneformer.jobs.executors.slurm import Slurm
 
-EXECUTORS: dict[str, Executor] = {"local": Local()}
+EXECUTORS: dict[str, Executor] = {"local": Local(), "slurm": Slurm(), "kubernetes": Kubernetes()}
 
-__all__ = ["EXECUTORS", "Executor"]
+__all__ = ["EXECUTORS", "Executor", "executor_of"]
+
+
+def executor_of(name: str) -> Executor:
+    """The executor of that name. Raises UserError."""
+    if name not in EXECUTORS:
+        raise UserError(f"there is no executor {name!r}", hint=f"there are {', '.join(EXECUTORS)}")
+    return EXECUTORS[name]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from oneformer.jobs.record import Record
+from oneformer.errors import SpecError, UserError, WorkError
+from oneformer.jobs.record import COMPLETE, ENDED, Record
 from oneformer.jobs.store import Store
 
 
 class Executor(Protocol):
     """Whoever has the machines."""
 
-    def check(self, record: Record) -> None:
+    options: Mapping[str, str]
+    """What can be said to it with `--options`, and what it means."""
+    chains: bool
+    """It takes jobs that wait for others."""
+
+    def check(self, store: Store, record: Record) -> None:
         """Raises UserError for a job that it could never run."""
 
     def submit(self, store: Store, record: Record) -> None:
@@ -21,5 +31,51 @@ class Executor(Protocol):
             UserError: it does not take the job, which then must not stay pending.
         """
 
+    def gone(self, record: Record) -> str:
+        """Why no worker will end this open job any more; empty while one may."""
+
     def cancel(self, record: Record) -> None:
         """Take back what `submit` asked for; a worker that runs is told by others."""
+
+
+def check_options(executor: Executor, record: Record) -> None:
+    """Raises SpecError for options that the executor does not know."""
+    for name in record.options:
+        if name not in executor.options:
+            known = ", ".join(executor.options) or "none"
+            raise SpecError(f"{record.executor} has no option {name}", where="--options", hint=f"it has {known}")
+
+
+def no_order(record: Record) -> UserError:
+    """The error for a job that would have to wait for others, with an executor that starts jobs at once."""
+    hint = "submit it when what it waits for is complete"
+    return UserError(f"{record.executor} keeps no order of jobs: it starts them at once", hint=hint)
+
+
+def open_dependencies(store: Store, record: Record) -> list[Record]:
+    """What a job waits for and is not complete, all of it with the same executor. Raises UserError."""
+    found = [other for other in map(store.read, record.waits_for) if other.state != COMPLETE]
+    for other in found:
+        if other.executor != record.executor or (not other.external and other.state not in ENDED):
+            what = f"{other.id}, which it waits for, is no job of {record.executor}"
+            raise UserError(what, hint="submit it when that one is complete, or all of a chain to one executor")
+    return found
+
+
+def worker_command(store: Store, record: Record) -> list[str]:
+    """What runs the job's worker; its exit code says how the job ended."""
+    folder = str(store.folder(record.id))
+    return [record.python or "python", "-P", "-m", "oneformer.jobs.worker", folder, "--tell"]
+
+
+def run_tool(command: Sequence[str], *, given: str = "") -> str:
+    """What another program says. Raises UserError when it is not there, WorkError when it fails."""
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {command[0]} on this machine", where=f"--executor, {sys.platform}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise WorkError(f"{command[0]} does not answer: {error}") from error
+    if done.returncode:
+        raise WorkError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()[:500]}")
+    return done.stdout.strip()
