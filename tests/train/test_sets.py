@@ -13,7 +13,9 @@ from train.small import small_data, words
 
 def test_validation_scores_lists_apart_and_together(tmp_path: Path) -> None:
     data, other = small_data(tmp_path), write_tiny_dataset(tmp_path / "harbour", images=2, size=(48, 64), seed=3)
-    pairs = [f"dataset.val.{n}=[{getattr(data, n)}, {getattr(other, n)}]" for n in ("images", "panoptic", "annotations")]
+    pairs = [
+        f"dataset.val.{n}=[{getattr(data, n)}, {getattr(other, n)}]" for n in ("images", "panoptic", "annotations")
+    ]
     short = ("train.num_epochs=1", "train.iters_per_epoch=1", "dataset.val.names=[street, harbour]")
     spec = load_spec(None, words(data, tmp_path / "results", *short, *pairs), action="train")
     trained = run(spec)

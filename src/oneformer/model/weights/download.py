@@ -105,7 +105,9 @@ def download(address: str, part: Path, checksum: str) -> str:
 
 def unreachable(address: str, why: str) -> WorkError:
     """The one line for a download that did not come."""
-    return WorkError(f"the file cannot be fetched: {why}", where=masked(address), hint="download it elsewhere, give its path")
+    return WorkError(
+        f"the file cannot be fetched: {why}", where=masked(address), hint="download it elsewhere, give its path"
+    )
 
 
 def cache_folder() -> Path:
