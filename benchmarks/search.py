@@ -116,7 +116,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--whole-trainings", type=int, default=20, help="budget, in whole trainings")
+    parser.add_argument("--whole-trainings", type=int, default=40, help="budget, in whole trainings")
     asked = parser.parse_args()
     budget = asked.whole_trainings * WHOLE
     found = {name: [searched(method, seed, budget) for seed in range(asked.seeds)] for name, method in METHODS.items()}
