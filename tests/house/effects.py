@@ -12,8 +12,8 @@ from house.effects_backbones import BACKBONES, COARSE
 from house.look_automl import command, folder, planned, ran, searched
 from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
-from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
 from house.look_quantize import FOUR_BITS, STATIC, quantized
+from house.look_runs import alone, devices, evaluated, gradients, groups, predicted, rates, tracker, trained
 from house.look_trt import INT8, OPEN, RTX, built
 from house.row import Row
 

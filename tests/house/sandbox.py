@@ -11,9 +11,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from house.look_automl import pretending
 from house.pages import ROOT, Block, Page, lines_of
 from oneformer import cli
-from house.look_automl import pretending
 from oneformer.data.labels import read_labels
 from oneformer.spec.data import DatasetSpec
 from stand_in import stand_in

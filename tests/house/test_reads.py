@@ -60,19 +60,15 @@ STORIES = {
         "gen_trt_engine.tensorrt.data_type=int8", "gen_trt_engine.tensorrt.calibration_dir={root}/photos",
         "gen_trt_engine.parity_images=1", "gen_trt_engine.library=tensorrt_rtx",
     ),
-}  # fmt: skip
-AROUND = {"export": two_layers, "gen_trt_engine": libraries}
-
-
     "quantize": ("quantize", "quantize.model_path={checkpoint}", "quantize.sensitivity=true"),
-}  # fmt: skip
-AROUND = {"automl run": pretending, "export": two_layers, "gen_trt_engine": libraries}
-
-
     "quantize a graph": (
         "quantize", "quantize.model_path={root}/graphs/model.onnx", "quantize.backend=onnxruntime",
         "quantize.mode=static_ptq", "dataset.quant_calibration_dataset.images_dir={root}/photos",
     ),
+}  # fmt: skip
+AROUND = {"automl run": pretending, "export": two_layers, "gen_trt_engine": libraries}
+
+
 def recorded(folder: Path) -> Recorder:
     """What all stories have read."""
     world = World(folder)
