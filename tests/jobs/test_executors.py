@@ -252,12 +252,19 @@ def test_the_manifest_is_a_job_as_kubernetes_defines_it(store: Store) -> None:
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="there is no kubectl")
 def test_kubectl_itself_reads_every_field(store: Store, tmp_path: Path) -> None:
     """It reads the manifest into the types of the API, and what is no field of theirs does not come back."""
-    file = tmp_path / "job.json"
     told = manifest(store, kubernetes_job(store))
-    file.write_text(json.dumps(told))
-    command = ["kubectl", "label", "--local", "--filename", str(file), "--output=json", "read=yes"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert contained(told, json.loads(said)) == []
+    assert contained(told, read_by_kubectl(told, tmp_path)) == []
+    told["spec"]["backofLimit"] = 0  # and this is how a slip shows
+    assert contained(told, read_by_kubectl(told, tmp_path)) == [".spec.backofLimit: 0 is None"]
+
+
+def read_by_kubectl(told: dict[str, Any], folder: Path) -> Any:
+    """The manifest as kubectl writes it again after it set the image, to the one that is asked for; no cluster is asked."""
+    file = folder / "job.json"
+    image = told["spec"]["template"]["spec"]["containers"][0]["image"]
+    file.write_text(json.dumps(told).replace(json.dumps(image), '"another"'))
+    command = ["kubectl", "set", "image", "--local", "--filename", str(file), f"worker={image}", "--output=json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
 
 
 def contained(part: Any, whole: Any, at: str = "") -> list[str]:
