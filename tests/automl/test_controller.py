@@ -190,6 +190,26 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert json.loads((tmp_path / "automl" / "status.json").read_text().splitlines()[-1])["status"] == "SUCCESS"
 
 
+def test_a_missing_library_is_told_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oneformer.automl.propose.find_spec", lambda name: None)
+    words = [*WORDS, f"results_dir={tmp_path}"]
+    assert cli.main(["automl", "run", *words]) == cli.WRONG_REQUEST
+    assert 'pip install "oneformer[automl]"' in capsys.readouterr().err
+    assert not (tmp_path / "automl").exists()
+    place = Pretended()
+    search(study(tmp_path, "automl.sampler=random", "automl.max_trials=3"), place)
+    assert len(place.started) >= 3, "chance needs no library"
+
+
+@pytest.mark.parametrize("name", ["pbt", "dehb", "hyperband_es", "llm", "hybrid", "autoresearch"])
+def test_algorithms_that_are_not_here_are_refused_by_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["automl", "run", *WORDS, f"automl.algorithm={name}"]) == cli.WRONG_REQUEST
+    said = capsys.readouterr().err
+    assert f"automl.algorithm is the text '{name}'" in said and "one of asha, hyperband" in said
+
+
 def test_the_policy_of_tao(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert [cli._by_policy(policy) for policy in ("on", "auto")] == ["automl run", "automl run"]
     monkeypatch.setattr("oneformer.runs.editor.schema_file", lambda action: tmp_path / "oneformer.schema.json")

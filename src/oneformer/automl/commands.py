@@ -232,6 +232,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
     if dry_run:
         folder = study.folder
         return Plan({"spec": "(as above)"}, [str(folder / FILE), str(folder / "trials"), str(folder / "status.json")])
+    study.brain().proposer.need()
     from oneformer.automl.controller import STOP, Controller
     from oneformer.automl.executor import Local
     from oneformer.runs import RunFolder, StatusLog

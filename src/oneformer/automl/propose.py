@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,11 @@ class Proposer:
         """Trials with a score that a model needs; until then points are spread evenly."""
         return 2 + len(self.space.dimensions) // 2
 
+    def need(self) -> None:
+        """Raises MissingExtra when the sampler learns and Optuna is not installed: before anything is trained."""
+        if self.sampler in LEARNING and not find_spec("optuna"):
+            raise MissingExtra("optuna", extra="automl", needed_for=f"automl.sampler {self.sampler}")
+
     def next(self, trials: Sequence[Trial]) -> Proposal:
         """The next trial; the first of all is the spec itself.
 
@@ -94,10 +100,9 @@ class Proposer:
             return [min(float(p), 1 - 1e-12) for p in points.random(number)[-1]]
 
     def _learned(self, trials: Sequence[Trial], seed: int) -> dict[str, Any]:
-        try:
-            import optuna
-        except ImportError as error:
-            raise MissingExtra("optuna", extra="automl", needed_for=f"automl.sampler {self.sampler}") from error
+        self.need()
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -110,10 +115,10 @@ class Proposer:
         """How much each key matters, as shares of 1 (PED-ANOVA); {} with too few scores, or without Optuna."""
         if sum(bool(t.rungs) and not t.broken for t in trials) < max(8, 2 * len(self.space.dimensions)):
             return {}
-        try:
-            import optuna
-        except ImportError:
+        if not find_spec("optuna"):
             return {}
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
