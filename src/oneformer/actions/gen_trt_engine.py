@@ -196,7 +196,7 @@ def make(
     graph = read_graph(onnx_file)
     wish = wished(spec, graph)
     prepared = prepare(graph, section.tensorrt, lambda: photos(spec, graph), folder=place.folder)
-    graph = replace(graph, model=None)  # its weights are in the file, and the builder needs the memory
+    graph = replace(graph, model=None)  # its weights are in the file, and the builder has its own
     log.info("building with %s", library.told)
     with on_gpu(section.gpu_id):
         engine = build(library, prepared.file, wish)

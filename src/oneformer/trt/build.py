@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 MIB = 2**20
 NO_GPU = "Cuda"  # in every message of a library that found no driver
-NO_MEMORY = "OutOfMemory"
+NO_ROOM = re.compile(r"OutOfMemory \(Requested size was (\d+) bytes")  # more than the workspace
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,10 @@ def no_builder(library: Library, said: Said) -> WorkError | SpecError:
     if NO_GPU in said.why or (not library.rtx and not said.lines):
         hint = "" if library.rtx else "gen_trt_engine.library=tensorrt_rtx builds without one"
         return SpecError(f"{library.told} finds no NVIDIA GPU to build for: {said.why}", hint=hint)
-    hint = "gen_trt_engine.verbose=true shows all it says; gen_trt_engine.tensorrt.workspace_size may be small"
-    if NO_MEMORY in said.why:
-        hint = "the memory of this machine was full; building takes several times the size of the ONNX file"
+    hint = "gen_trt_engine.verbose=true shows all that the library says"
+    if asked := NO_ROOM.search(said.why):
+        least = -(-int(asked[1]) // MIB)
+        hint = (
+            f"one layer needs {least} MiB: gen_trt_engine.tensorrt.workspace_size={least}, or a smaller largest batch"
+        )
     return WorkError(f"{library.told} cannot build the engine: {said.why}", hint=hint)
