@@ -29,3 +29,14 @@ def test_parts_of_open_sizes_come_from_one_split() -> None:
     assert [part.shape[1] for part in after] == [1, 2, 3]
     for mine, yours in zip(before, after, strict=True):
         np.testing.assert_array_equal(mine, yours)
+
+
+def test_parts_of_one_size_are_left_to_tidying() -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 6, 2]) for name in "xy")
+    nodes = [helper.make_node("SplitToSequence", ["x", "two"], ["parts"], axis=1)]
+    nodes += [helper.make_node("SequenceAt", ["parts", "last"], ["y"])]
+    places = [numpy_helper.from_array(np.array(2), name) for name in ("two", "last")]
+    graph = helper.make_graph(nodes, "g", [x], [y], places)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    plain_splits(model)
+    assert [node.op_type for node in model.graph] == ["SplitToSequence", "SequenceAt"]

@@ -56,6 +56,7 @@ def write_graph(model: OneFormer, about: About, section: ExportSpec, draft: Path
     say("%d nodes%s", len(graph.graph), ", tidying" if simplify else "")
     if simplify:
         tidy(graph)
+    onnx.plain_splits(graph)
     if section.format == "onnx":
         if section.half:
             halve(graph)

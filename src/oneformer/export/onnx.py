@@ -74,7 +74,6 @@ def convert(program: ExportedProgram, shape: Shape, about: About, *, opset: int,
         ) from error
     assert made is not None
     model = made.model
-    plain_splits(model)
     name_sizes(model, shape, embed=about.embed_preprocess)
     name_nodes(model)
     model.metadata_props.clear()
@@ -107,6 +106,9 @@ def plain_splits(model: Any) -> None:
     import onnx_ir as ir
 
     for node in [node for node in model.graph if node.op_type == "SplitToSequence"]:
+        sizes = ir.convenience.get_const_tensor(node.inputs[1])
+        if sizes is not None and len(sizes.shape) == 0:  # one size for all parts: sizes are known, and tidying does it
+            continue
         readers: dict[int, Any] = {}
         for use in node.outputs[0].uses():
             place = ir.convenience.get_const_tensor(use.node.inputs[1])
