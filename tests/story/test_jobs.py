@@ -20,7 +20,7 @@ SMALL = (
     "train.num_epochs=1", "train.iters_per_epoch=1", "train.accelerator=cpu", "dataset.train.num_workers=0",
     "dataset.val.num_workers=0", "dataset.augmentation.train_crop_size=[64,64]", "dataset.train.batch_size=2",
     "evaluate.accelerator=cpu", "evaluate.report_images=0", "export.on_cpu=true", "export.input_height=64",
-    "export.input_width=96", "export.simplify=false", "export.parity_images=1",
+    "export.input_width=96", "export.parity_images=1",
 )  # fmt: skip
 
 
