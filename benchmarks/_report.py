@@ -73,9 +73,9 @@ def table(rows: Sequence[Row]) -> list[str]:
     return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]
 
 
-def write_section(path: Path, name: str, lines: Iterable[str]) -> None:
+def write_section(path: Path, name: str, lines: Iterable[str], *, by: str = "run.py") -> None:
     """Put `lines` between the marks of `name` in a Markdown file; marks that are missing are added at its end."""
-    begin, end = f"<!-- {name}: written by benchmarks/run.py -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: written by benchmarks/{by} -->", f"<!-- end of {name} -->"
     block = "\n".join([begin, *lines, end])
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
