@@ -305,7 +305,10 @@ WANDB = {
     "run_id": Row("abc", tracker, on=SENT),
 }
 TOP = {
-    "automl_policy": Row("on", command),"preset": Row("nano", shapes), "results_dir": Row("elsewhere", look_runs.folders)}
+    "automl_policy": Row("on", command),
+    "preset": Row("nano", shapes),
+    "results_dir": Row("elsewhere", look_runs.folders),
+}
 BATCHES = ("gen_trt_engine.tensorrt.opt_batch_size=2", "gen_trt_engine.tensorrt.max_batch_size=4")
 ONE = ("gen_trt_engine.parity_images=1",)
 ENGINE = {

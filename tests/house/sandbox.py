@@ -126,7 +126,9 @@ class Sandbox:
             program, *words = shlex.split(line, comments=True) or [""]
             if program == "oneformer":
                 verb = words[0]
-                on_spec = words[:2] in (["jobs", "submit"], ["jobs", "pipeline"]) or (verb in cli.VERBS and cli.VERBS[verb].takes_spec)
+                on_spec = words[:2] in (["jobs", "submit"], ["jobs", "pipeline"]) or (
+                    verb in cli.VERBS and cli.VERBS[verb].takes_spec
+                )
                 small = SMALL if on_spec or verb == "automl" else ()
                 with AROUND.get(verb, nullcontext)():
                     code = cli.main([*words, *small])

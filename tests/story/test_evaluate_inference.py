@@ -350,9 +350,7 @@ def test_several_data_sets_are_scored_apart_and_together(
     words: list[str], data: TinyDataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = write_tiny_dataset(tmp_path / "harbour", images=3, seed=5)
-    pairs = {
-        name: f"[{getattr(data, name)}, {getattr(other, name)}]" for name in ("images", "panoptic", "annotations")
-    }
+    pairs = {name: f"[{getattr(data, name)}, {getattr(other, name)}]" for name in ("images", "panoptic", "annotations")}
     more = [*data.overrides("train"), *(f"dataset.test.{name}={value}" for name, value in pairs.items())]
     code, out, err = oneformer("evaluate", *words, *more, "evaluate.report_images=2")
     assert code == 0, err

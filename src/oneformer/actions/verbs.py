@@ -242,7 +242,9 @@ VERBS = {
         takes_spec=False,
         arguments=(
             Argument("file", "YAML file with the steps", metavar="FILE"),
-            Argument("words", "laid over the spec of every step; the last wins", metavar="section.key=value", many=True),
+            Argument(
+                "words", "laid over the spec of every step; the last wins", metavar="section.key=value", many=True
+            ),
             Argument("--dry-run", "print the specs and what would be submitted, then stop"),
             _JOBS,
         ),
