@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,23 +18,32 @@ ENOUGH = 20 * 1024  # bytes for the files of the run, not for a graph
 QUERIES = "model.one_former.num_object_queries=400"
 
 
-@contextmanager
-def full_after(size: int) -> Iterator[None]:
-    """While open, a file that would get larger cannot be written, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+TESTS = Path(__file__).resolve().parents[1]
+# In a process of its own, for the limit holds for every file that a process writes.
+ON_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from oneformer.errors import WorkError
+from two_layers import export_two_layers
+enough, folder, words = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (enough, resource.RLIM_INFINITY))
+try:
+    export_two_layers(folder, *words)
+except WorkError as error:
+    print("WorkError:", error)
+"""
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
 def test_nothing_half_written_is_left(format: str, tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "model.pth", QUERIES)
-    with full_after(ENOUGH), pytest.raises(WorkError, match="the file cannot be written") as caught:
-        export_two_layers(tmp_path, QUERIES, f"export.format={format}")
-    assert str(tmp_path / "export" / "model.") in str(caught.value) and ".part" not in str(caught.value)
+    command = [sys.executable, "-c", ON_A_FULL_DISK, str(ENOUGH), str(tmp_path), QUERIES, f"export.format={format}"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout.partition("WorkError:")[2]
+    assert "the file cannot be written" in said
+    assert str(tmp_path / "export" / "model.") in said and ".part" not in said
     assert {p.name for p in (tmp_path / "export").iterdir()} == {"experiment.yaml", "status.json"}
 
 
