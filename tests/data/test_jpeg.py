@@ -66,6 +66,12 @@ def test_colours_that_are_not_plain_go_to_pillow(tmp_path: Path) -> None:
         assert not photo.reducible and np.array_equal(photo.pixels(), decode.read_image(path))
 
 
+def test_a_photo_is_decoded_at_any_fraction_after_another_without_the_package() -> None:
+    with mock.patch.object(jpeg, "simplejpeg", lambda: None), decode.open_photo(PHOTOS[0]) as photo:
+        shapes = [photo.pixels(reduce).shape for reduce in (4, 1, 2)]
+    assert shapes == [by_pillow(PHOTOS[0], reduce).shape for reduce in (4, 1, 2)]
+
+
 def test_without_the_package_there_is_no_answer() -> None:
     with mock.patch.object(jpeg, "simplejpeg", lambda: None):
         assert jpeg.decode_jpeg(io.BytesIO(b""), (1, 1), 1) is None

@@ -101,11 +101,13 @@ def _jpeg_photo(file: BinaryIO, image: Image.Image, path: str | Path) -> Photo:
         try:
             if upright and image.mode == "RGB" and (pixels := decode_jpeg(file, (height, width), reduce)) is not None:
                 return pixels
+            file.seek(0)
+            again = _open(file, path, what="image")  # Pillow decodes an image once, at one size
             if reduce > 1:
                 # Rounded down: Pillow takes the largest reduction that is not smaller than asked for.
-                image.draft(image.mode, (width // reduce, height // reduce))
-            image.load()
-            return np.asarray(to_rgb(ImageOps.exif_transpose(image), where=str(path)))
+                again.draft(again.mode, (width // reduce, height // reduce))
+            again.load()
+            return np.asarray(to_rgb(ImageOps.exif_transpose(again), where=str(path)))
         except BROKEN as error:
             raise _broken(path, error, what="image") from None
 
