@@ -7,7 +7,7 @@ DEV    := $(VENV)/.ready-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format docs bench clean
+.PHONY: help setup demo test test-data test-network test-rest test-slow check format docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -33,8 +33,22 @@ check: $(DEV) ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# In three processes, for Parquet, object stores and the runtimes in a single one end in a crash of native code, and two
+# at a time, each with one thread.
+DATA := tests/automl tests/benchmarks tests/data
+NETWORK := tests/model tests/oracle tests/story tests/train tests/trt
+
 test: check ## lint, types and the whole quick test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --output-sync=line --jobs=2 test-rest test-network test-data
+
+test-data:
+	$(BIN)/python -m pytest $(DATA)
+
+test-network:
+	$(BIN)/python -m pytest $(NETWORK)
+
+test-rest:
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(DATA) $(NETWORK))
 
 test-slow: $(DEV) ## full-size networks against their oracles, overfitting, kill and resume (an hour or more)
 	$(BIN)/python -m pytest -m slow --timeout=14400
