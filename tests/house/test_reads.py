@@ -28,7 +28,7 @@ from two_layers import two_layers
 STEPS = (
     "train.optim.lr_scheduler=MultiStep", "train.optim.warmup_iters=1", "train.clip_grad_norm=1", "train.verbose=true",
     "train.ema.enabled=true", "train.freeze=[text]", "train.pretrained_model={checkpoint}", "wandb.enable=true",
-    "model.backbone.swin.ape=true",
+    "model.backbone.swin.ape=true", "dataset.augmentation.blur_prob=1", "dataset.augmentation.erase_prob=1",
 )  # fmt: skip
 SHAPES = (
     "model.backbone.name=resnet50", "dataset.augmentation.train_resize=shortest_edge",
