@@ -14,7 +14,7 @@ from oneformer.data.labels import LabelMap
 from oneformer.engines.base import Engine
 from oneformer.engines.open import open_engine
 from oneformer.export.images import generated, ready
-from oneformer.export.parity import MARGIN, TOLERANCE
+from oneformer.export.parity import TOLERANCE
 from oneformer.segments import semantic_map
 from oneformer.spec.load import load_spec
 from story.tiny_model import write_random_checkpoint
@@ -58,10 +58,6 @@ class Case:
     def engine(self, name: str, precision: str) -> Engine:
         return open_engine(self.done.files[0], name, precision=precision, device="cpu")
 
-    def limit(self, output: str) -> float:
-        """A thousandth, or as far as random masks, of which many are almost zero, move the network by themselves."""
-        return max(TOLERANCE, MARGIN * self.done.parity.own[output].largest)
-
     def images(self, engine: Engine, count: int) -> torch.Tensor:
         return torch.cat([ready(generated((480, 640), seed=i), engine.info, name="").images for i in range(count)])
 
@@ -76,8 +72,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_the_export_proves_itself(case: Case) -> None:
     assert not case.done.parity.faults
     for name, difference in case.done.parity.outputs.items():
-        print(f"{name}: {difference.to_dict()}, of itself {case.done.parity.own[name].largest:.2e}")
-        assert difference.largest <= case.limit(name)
+        print(f"{name}: {difference.to_dict()}")
+        assert difference.largest <= TOLERANCE
         assert difference.total / difference.count <= TOLERANCE / 10
     assert {path.name for path in case.done.files} == {"model.onnx", "model.json"}
     assert unfit(case.done.files[0]) == []
@@ -91,9 +87,8 @@ def test_engines_agree_with_the_checkpoint(case: Case, name: str, batch: int) ->
     want, got = case.reference.outputs(images, ["panoptic"]), engine.outputs(images, ["panoptic"])
     for field, output in (("class_logits", "pred_logits"), ("mask_logits", "pred_masks")):
         apart = (getattr(want["panoptic"], field) - getattr(got["panoptic"], field)).abs()
-        within = float((apart <= TOLERANCE).float().mean())
-        print(f"{name}, batch {batch}, {output}: {float(apart.max()):.2e}, {within:.4%} within {TOLERANCE}")
-        assert float(apart.max()) <= case.limit(output) and within > 0.999
+        print(f"{name}, batch {batch}, {output}: {float(apart.max()):.2e}")
+        assert float(apart.max()) <= TOLERANCE
 
 
 def test_bfloat16_keeps_the_class_of_most_pixels(case: Case) -> None:
