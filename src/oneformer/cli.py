@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneformer import __version__
 from oneformer.actions.verbs import COMMON, LATER, ON_SPEC, ROOTS, VERBS, Verb
-from oneformer.errors import UserError, without_secrets
+from oneformer.errors import UserError, no_memory, without_secrets
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
     main_thread = threading.current_thread() is threading.main_thread()  # only there signals can be caught
     old = signal.signal(signal.SIGTERM, _terminated) if main_thread else None
     try:
-        return _run(given)
+        return _run(list(given))
     except UserError as error:
         if show_trace:
             _print_trace()
@@ -53,7 +53,9 @@ def main(words: Sequence[str] | None = None) -> int:
         if show_trace:
             _print_trace()
         _say(f"error: {type(error).__name__}: {without_secrets(str(error))}")
-        if not show_trace:
+        if no_memory(error):
+            _say(f"  hint: {_less_memory(given)}")
+        elif not show_trace:
             _say("  hint: this is a fault of the program; --traceback (or ONEFORMER_TRACEBACK=1) shows where")
         return FAILED
     finally:
@@ -64,6 +66,13 @@ def main(words: Sequence[str] | None = None) -> int:
 def _terminated(_number: int, _frame: FrameType | None) -> None:
     """A scheduler's SIGTERM ends a run like Ctrl-C does: files are closed, the status says FAILURE."""
     raise KeyboardInterrupt("terminated")
+
+
+def _less_memory(words: Sequence[str]) -> str:
+    """What to change when memory ran out; `train` tells by itself what fits."""
+    verb = next((word for word in words if word in ("evaluate", "inference")), "")
+    batch = f"{verb}.batch_size=1, or " if verb else ""
+    return f"{batch}smaller dataset.augmentation.test_min_size and test_max_size take less memory"
 
 
 def _print_trace() -> None:

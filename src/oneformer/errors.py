@@ -82,6 +82,24 @@ class WorkError(UserError):
         super().__init__(what, where=where, hint=hint, exit_code=1)
 
 
+class OutOfMemory(WorkError):
+    """The work needs more memory than there is."""
+
+
+# What torch's allocators say, and those of other libraries.
+_NO_MEMORY = re.compile(
+    r"out of memory|(can't|cannot|unable to|failed to) allocate|not enough memory|bad_alloc|DefaultCPUAllocator",
+    re.IGNORECASE,
+)
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether memory ran out, here or in another process of the same run that said so with its last words."""
+    if isinstance(error, MemoryError | OutOfMemory):
+        return True
+    return isinstance(error, RuntimeError | WorkError) and bool(_NO_MEMORY.search(str(error)))
+
+
 class UserErrors(UserError):
     """Several faults of one request, reported together before any work is done."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oneformer import __version__
+from oneformer.runs.limits import container_limit
 
 _BASE = ("torch", "lightning", "numpy", "scipy", "pillow", "faster-coco-eval", "pydantic", "ruamel.yaml")
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
@@ -155,27 +156,15 @@ def _space() -> dict[str, str]:
         found["memory"] = f"{sizes['MemAvailable']:.1f} of {sizes['MemTotal']:.1f} GiB free"
     except (OSError, KeyError):
         found["memory"] = "unknown on this system"
-    limit = _memory_limit_gib()
+    limit = container_limit()
     if limit:
-        found["memory limit"] = f"{limit:.1f} GiB for this container"
+        found["memory limit"] = f"{limit / 2**30:.1f} GiB for this container"
     disk = shutil.disk_usage(Path.cwd())
     found["disk here"] = f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GiB free"
     shm = Path("/dev/shm")  # noqa: S108  # only its size is read
     if shm.is_dir():
         found["shared memory"] = f"{shutil.disk_usage(shm).free / 2**30:.1f} GiB free (loader workers need it)"
     return found
-
-
-def _memory_limit_gib() -> float:
-    """What a container may use (cgroup v2, then v1); 0 when nothing limits it."""
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            said = Path(file).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        # An unlimited v1 group says a number near 2**63.
-        return int(said) / 2**30 if said.isdigit() and int(said) < 2**60 else 0.0
-    return 0.0
 
 
 def _deformable() -> str:

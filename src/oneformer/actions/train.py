@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneformer.actions.plan import Plan
-from oneformer.errors import SpecError, UserError, UserErrors
+from oneformer.errors import OutOfMemory, SpecError, UserError, UserErrors, WorkError, no_memory
 from oneformer.runs import RunFolder, StatusLog, run_path
 from oneformer.spec.tree import from_dict, to_dict
 
@@ -97,12 +97,13 @@ class _Start:
     meet: Callable[[], None]
 
 
-def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
+def run(spec: ExperimentSpec, *, dry_run: bool = False, advise: bool = True) -> Trained | Plan:
     """Train on `dataset.train`, score on `dataset.val`.
 
     Raises:
         UserError: the request cannot be fulfilled; everything that can be seen before computing is told at once.
         WorkError: training failed; a checkpoint of the last finished step is kept.
+        OutOfMemory: with `advise` it tells which batch or crop fits, which takes up to `train_memory.LIMIT_S`.
         KeyboardInterrupt: the user stopped it; a checkpoint of the last finished step is kept.
     """
     path = run_path(spec.results_dir, "train", section_dir=spec.train.results_dir)
@@ -118,10 +119,32 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Trained | Plan:
         data = _checked(spec, thorough=first, fresh=resume is None)
         if first:
             folder.write_experiment(to_dict(spec), seed=spec.train.seed)
-        with _other_ranks(data.spec, resume) as meet:
-            fitted = _fit(data.spec, data, folder.path, start=_Start(resume, meet), status=status)
+        fault = None
+        try:
+            with _other_ranks(data.spec, resume) as meet:
+                fitted = _fit(data.spec, data, folder.path, start=_Start(resume, meet), status=status)
+        except (RuntimeError, MemoryError, WorkError) as error:
+            if not no_memory(error):
+                raise
+            # Not the error itself: its traceback holds the network and all that a step has allocated.
+            fault = OutOfMemory(getattr(error, "what", str(error)), where=getattr(error, "where", ""))
+        if fault:
+            from oneformer.actions.train_memory import advised
+
+            raise advised(fault, data.spec) if first and advise else fault
     things = dict(zip(data.labels.names, data.labels.is_thing, strict=True))
     return Trained(fitted, folder.path, things)
+
+
+def rehearse(spec: ExperimentSpec, batches: int) -> None:
+    """Train on a few batches, score one where `dataset.val` names images, and keep nothing. Raises what `run` does."""
+    import tempfile
+
+    data = _checked(spec, thorough=False, fresh=False)
+    with tempfile.TemporaryDirectory() as name:
+        status = StatusLog(Path(name) / "status.json", "train", enabled=False)
+        start = _Start(None, lambda: None)
+        _fit(data.spec, data, Path(name), start=start, status=status, rehearse=batches)
 
 
 def _checked(spec: ExperimentSpec, *, thorough: bool, fresh: bool) -> _Data:
@@ -193,7 +216,9 @@ def _tried(errors: list[UserError], work: Callable[[], Any]) -> Any:
     return None
 
 
-def _fit(spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, status: StatusLog) -> Fitted:
+def _fit(
+    spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, status: StatusLog, rehearse: int = 0
+) -> Fitted:
     from oneformer.loss.total import Criterion
     from oneformer.model.oneformer import build_model
     from oneformer.runs.seed import seed_everything
@@ -213,6 +238,7 @@ def _fit(spec: ExperimentSpec, data: _Data, folder: Path, *, start: _Start, stat
         train_records=data.train,
         val_records=data.val,
         folder=folder,
+        rehearse=rehearse,
     )
     return fit(job, model, criterion, status=status, resume=start.resume, meet=start.meet)
 

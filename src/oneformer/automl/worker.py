@@ -18,11 +18,10 @@ from types import FrameType
 from typing import Any
 
 from oneformer.automl.ledger import held
-from oneformer.errors import UserError, WorkError
+from oneformer.errors import UserError, WorkError, no_memory
 
 SPEC, OUTCOME, LOG = "spec.yaml", "outcome.json", "log.txt"
 GRACE_S = 60.0  # for a training to save its last step, and for an older one in the same folder to be gone
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
 _SHAPE = re.compile(
     r"shapes? .*(match|cannot be multiplied|invalid)|size mismatch|size of tensor|divisible|must match", re.IGNORECASE
 )
@@ -57,7 +56,7 @@ def trained(folder: Path, epoch: int) -> dict[str, Any]:
     spec = load_spec(folder / SPEC, words, action="train")
     set_up_logging(verbose=spec.train.verbose)
     began = time.monotonic()
-    result = run(spec)
+    result = run(spec, advise=False)  # other trials may share the device, and this one is given up anyway
     assert not hasattr(result, "reads"), "a training, not the plan of one"
     told = result.to_dict()
     curve = _curve(folder / "train" / "metrics.csv", told["best"]["metric"])
@@ -69,12 +68,12 @@ def kind_of(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if no_memory(error):
+        return "memory"
     if isinstance(error, WorkError):
         return "diverged" if "not a finite number" in text or "not finite" in text else "fault"
     if isinstance(error, UserError):
         return "request"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(text)):
-        return "memory"
     if isinstance(error, RuntimeError | ValueError | AssertionError) and _SHAPE.search(text):
         return "shape"
     return "fault"

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from typing_extensions import override
 
 from oneformer import __version__
 from oneformer.data.labels import LabelMap
 from oneformer.data.record import Record, tasks_of
 from oneformer.data.task import TASKS, allowed_tasks
+from oneformer.errors import no_memory
 from oneformer.spec.tree import to_dict
 from oneformer.train.best import Best, resolve_metric
 from oneformer.train.checkpoint import BEST, find_checkpoints
@@ -25,13 +24,14 @@ from oneformer.train.datamodule import DataModule
 from oneformer.train.devices import Devices, choose_devices, this_rank
 from oneformer.train.ema import EmaCallback
 from oneformer.train.freeze import freeze
+from oneformer.train.memory import ran_out
 from oneformer.train.module import Horizon, TrainingModule
 from oneformer.train.pace import Clock, Interrupted, Pace, stop_requests
 from oneformer.train.precision import BF16, bf16_is_fast, lightning_precision
 from oneformer.train.progress import Progress
 from oneformer.train.quiet import quiet
 from oneformer.train.records import CSV_NAME, MetricsCsv, Sink, TensorBoard, open_wandb
-from oneformer.train.resume import clear_folder, load_training, settings_of, told
+from oneformer.train.resume import Restored, clear_folder, load_training, settings_of, told
 from oneformer.train.saver import Card, Saver
 from oneformer.train.scoring import Scoring
 
@@ -60,6 +60,8 @@ class Job:
     train_records: Sequence[Record]
     val_records: Sequence[Record]
     folder: Path
+    rehearse: int = 0
+    """Batches of a run that keeps nothing; 0 for a real one."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -67,6 +69,11 @@ class Job:
         allowed = allowed_tasks(self.model_spec.task_toggling)
         labelled = tasks_of(self.val_records)
         return tuple(t for t in TASKS if t in allowed and t in labelled and self.dataset.task_prob_val.get(t, 0.0) > 0)
+
+    @property
+    def dry(self) -> bool:
+        """Whether nothing is kept."""
+        return self.train.is_dry_run or self.rehearse > 0
 
 
 @dataclass(frozen=True)
@@ -101,30 +108,6 @@ class _Parts:
     batches: int
 
 
-class _Restored(CheckpointIO):
-    """Gives Lightning the training state that has been read and checked already."""
-
-    def __init__(self, state: dict[str, Any] | None) -> None:
-        self.state = state
-
-    @override
-    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        """The state; handed over once, so that its memory is free while training."""
-        state, self.state = self.state, None
-        assert state is not None
-        return state
-
-    @override
-    def save_checkpoint(self, *_: Any, **__: Any) -> None:
-        """Checkpoints are written by Saver."""
-        raise AssertionError("Lightning does not write checkpoints here")
-
-    @override
-    def remove_checkpoint(self, path: Any) -> None:
-        """Checkpoints are removed by Saver."""
-        raise AssertionError("Lightning does not remove checkpoints here")
-
-
 def fit(
     job: Job,
     model: OneFormer,
@@ -139,6 +122,7 @@ def fit(
     Raises:
         UserError: devices, precision, frozen parts, metric or checkpoint do not go together with the spec.
         WorkError: a loss is no number, or the disk is full; the last finished step is saved.
+        OutOfMemory: a step or a validation needs more memory than there is.
         KeyboardInterrupt: the user asked to stop; the last finished step is saved.
     """
     parts = _plan(job, model)
@@ -148,7 +132,7 @@ def fit(
         if _finished(state, parts.horizon, job.train.stop_at_epoch or job.train.num_epochs):
             log.info("this training has already reached its end; train.num_epochs sets how long it is")
             return _as_saved(job, state)
-    elif not job.train.is_dry_run and _first():
+    elif not job.dry and _first():
         clear_folder(job.folder)
     scoring = _scoring(job)
     module = TrainingModule(model, criterion, job.train, horizon=parts.horizon, clock=parts.clock, scoring=scoring)
@@ -158,7 +142,7 @@ def fit(
         ends = {"last_step": parts.horizon.total_steps, "last_epoch": job.train.stop_at_epoch}
         pace = Pace(parts.clock, request, data=parts.data, seed=job.train.seed, **ends)
         callbacks = _callbacks(job, parts, status, pace=pace, state=state)
-        trainer = _trainer(job, parts, callbacks, plugins=[_Restored(state)], unused=not module.with_texts)
+        trainer = _trainer(job, parts, callbacks, plugins=[Restored(state)], unused=not module.with_texts)
         del state  # as large as the network and its optimiser together
         meet()
         try:
@@ -167,6 +151,10 @@ def fit(
             raise KeyboardInterrupt(
                 f"stopped after step {trainer.global_step}; train.resume_training_checkpoint_path=auto goes on"
             ) from None
+        except (RuntimeError, MemoryError) as error:
+            if no_memory(error):
+                raise ran_out(error, trainer, module) from None
+            raise
         except SystemExit as end:  # Lightning's answer to a second Ctrl-C
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt("stopped at once; the step under way is lost") from None
@@ -195,8 +183,9 @@ def _plan(job: Job, model: OneFormer) -> _Parts:
     if job.train.iters_per_epoch:
         batches = min(batches, job.train.iters_per_epoch)
     epochs = job.train.num_epochs
-    if job.train.is_dry_run:
-        batches = epochs = 1
+    if job.dry:
+        batches = min(batches, max(1, job.rehearse))
+        epochs = -(-max(1, job.rehearse) // batches)
     per_epoch = -(-batches // job.train.accumulate_grad_batches)
     total = min(epochs * per_epoch, job.train.optim.max_iter or epochs * per_epoch)
     return _Parts(
@@ -282,12 +271,12 @@ def _callbacks(
     )
     if state is not None:
         _restore(parts, ema, progress, state)
-    keeping = [] if train.is_dry_run else [saver]
+    keeping = [] if job.dry else [saver]
     return [*([ema] if ema else []), progress, *keeping, pace]
 
 
 def _sinks(job: Job, *, after_step: int | None) -> list[Sink]:
-    if job.train.is_dry_run or not _first():
+    if job.dry or not _first():
         return []
     sinks: list[Sink] = [
         MetricsCsv(job.folder / CSV_NAME, after_step=after_step),
@@ -334,12 +323,12 @@ def _arithmetic(train: TrainSpec) -> Iterator[None]:
 def _trainer(job: Job, parts: _Parts, callbacks: list[pl.Callback], *, plugins: list[Any], unused: bool) -> pl.Trainer:
     train = job.train
     within = train.val_check_interval < 1.0
-    dry = train.is_dry_run
+    dry = job.dry
     several_gpus = parts.devices.accelerator == "gpu" and parts.devices.world_size > 1
     return pl.Trainer(
         **parts.devices.trainer_arguments(unused=unused),
         precision=lightning_precision(train.precision, parts.devices.device),  # type: ignore[arg-type]
-        max_epochs=1 if dry else train.num_epochs,
+        max_epochs=-(-max(1, job.rehearse) // parts.batches) if dry else train.num_epochs,
         limit_train_batches=parts.batches,
         limit_val_batches=(1 if dry else 1.0) if job.tasks else 0,
         check_val_every_n_epoch=1 if within or dry else train.validation_interval,
@@ -382,7 +371,7 @@ def _as_saved(job: Job, state: dict[str, Any]) -> Fitted:
 def _reached(job: Job, parts: _Parts, trainer: pl.Trainer, module: TrainingModule, *, pace: Pace) -> Fitted:
     kept = [*find_checkpoints(job.folder)[-1:], *([job.folder / BEST] if (job.folder / BEST).is_file() else [])]
     return Fitted(
-        checkpoint=kept[-1] if kept and not job.train.is_dry_run else None,
+        checkpoint=kept[-1] if kept and not job.dry else None,
         metric=parts.best.metric,
         best=parts.best.value,
         values=dict(module.values),

@@ -63,6 +63,7 @@ class TrainingModule(pl.LightningModule):
         self.clock = clock
         self.scoring = scoring
         self.with_texts = True
+        self.stage = "training"
         self.losses: dict[str, Tensor] = {}
         self.grad_norm: Tensor | None = None
         self.step_lrs: dict[str, float] = {}
@@ -74,6 +75,7 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted loss of one batch (0-d). Raises WorkError naming the images when it is not finite."""
         assert batch.targets is not None
+        self.stage = "training"
         features = self.model.features(batch.images)
         decoded = self.model.decode(features, batch.task_tokens)
         texts = None
@@ -102,6 +104,7 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch for every task."""
         assert self.scoring is not None
+        self.stage = "validation"
         self.scoring.count(self.model, batch)
 
     @override

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from typing_extensions import override
+
 from oneformer.errors import CheckpointError, UserError
 from oneformer.spec.tree import to_dict
 from oneformer.train.checkpoint import BEST, LATEST, find_checkpoints, read_training_state, remove_partial
@@ -161,3 +164,27 @@ def _differences(
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Restored(CheckpointIO):
+    """Gives Lightning the training state that has been read and checked already."""
+
+    def __init__(self, state: dict[str, Any] | None) -> None:
+        self.state = state
+
+    @override
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """The state; handed over once, so that its memory is free while training."""
+        state, self.state = self.state, None
+        assert state is not None
+        return state
+
+    @override
+    def save_checkpoint(self, *_: Any, **__: Any) -> None:
+        """Checkpoints are written by Saver."""
+        raise AssertionError("Lightning does not write checkpoints here")
+
+    @override
+    def remove_checkpoint(self, path: Any) -> None:
+        """Checkpoints are removed by Saver."""
+        raise AssertionError("Lightning does not remove checkpoints here")
