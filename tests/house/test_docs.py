@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from house.pages import ROOT, Page, pages
 from house.sandbox import Sandbox, write_sandbox
 from oneformer import cli
-from oneformer.data.labels import parse_categories
+from oneformer.data.categories import parse_categories
 from oneformer.errors import UserError
 from oneformer.spec.load import PRESETS, load
 from oneformer.spec.tree import leaves, sections

@@ -53,6 +53,7 @@ def check(
     tallies: dict[str, Tally] = {}
     if labels is None:
         return tallies
+    findings.add_all(labels.matched_by_name(), severity=WARNING)
     inspect = Inspector(labels.thing_ids, dataset.max_image_mpx, hashed=True)
     for split in used_splits(dataset):
         found: tuple[list[UserError], list[DataError]] = ([], [])
@@ -177,6 +178,7 @@ def read_checked(
     records: dict[str, list[Record]] = {split: [] for split in splits}
     if labels is None:
         return None, records
+    log_warnings(labels.matched_by_name())
     for split in splits:
         warnings: list[DataError] = []
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from oneformer.data.categories import RGB, Category, parse_categories
 from oneformer.data.files import Faults, examples, raise_all, read_json
 from oneformer.data.formats import FORMATS, yolo_seg
 from oneformer.data.formats.part import Part, split_parts
@@ -16,7 +17,6 @@ from oneformer.errors import DataError, SpecError, UserError
 if TYPE_CHECKING:
     from oneformer.spec.data import DatasetSpec
 
-RGB = tuple[int, int, int]
 SPLITS = ("train", "val", "test")
 
 
@@ -28,6 +28,9 @@ class LabelMap:
     is_thing: tuple[bool, ...]
     colors: tuple[RGB, ...]
     category_ids: tuple[int, ...]
+    renumbered: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
+    """(format, annotations) of a data set that numbers classes of these names differently -> its own ids of them, -1
+    for those that it lacks."""
 
     @property
     def num_classes(self) -> int:
@@ -47,7 +50,26 @@ class LabelMap:
     @cached_property
     def class_of(self) -> dict[int, int]:
         """The data set's category id -> class id."""
-        return {category: i for i, category in enumerate(self.category_ids)}
+        return {category: i for i, category in enumerate(self.category_ids) if category >= 0}
+
+    def seen_by(self, part: Part) -> LabelMap:
+        """The same classes with the category ids of one of several data sets."""
+        own = self.renumbered.get((part.format, part.annotations))
+        return replace(self, category_ids=own, renumbered={}) if own else self
+
+    def matched_by_name(self) -> list[DataError]:
+        """For each data set that numbers the classes differently: what was made of that."""
+        told = []
+        for (_, path), own in self.renumbered.items():
+            other = [
+                f"{name!r} (id {mine} here, {main} elsewhere)"
+                for name, mine, main in zip(self.names, own, self.category_ids, strict=True)
+                if mine not in (-1, main)
+            ]
+            hint = "nothing has to be done if the names mean the same"
+            what = f"ids differ from those of the other files, so classes are told by their names: {examples(other)}"
+            told.append(DataError(what, where=path, hint=hint, kind="label_map"))
+        return told
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, as stored in checkpoints and graph files."""
@@ -76,24 +98,14 @@ class LabelMap:
         return labels
 
 
-@dataclass(frozen=True)
-class _Category:
-    """One entry of a label map or of `categories`."""
-
-    category_id: int
-    name: str
-    isthing: bool
-    color: RGB | None
-    says_isthing: bool
-
-
 def read_labels(dataset: DatasetSpec, *, splits: Sequence[str] = SPLITS) -> LabelMap:
     """The class table of a data set.
 
     `dataset.label_map` gives the order; without one, the classes that the annotations themselves tell do (train's
     first, then what the others add). Both are compared, and each contradiction is named. With `dataset.contiguous_id`
-    the class id is the position in that order, without it the ids are used as they are and must be 0 .. K-1. Only the
-    given splits that have annotations are read. Raises DataError or UserErrors.
+    the class id is the position in that order, and a class that a file knows under another id is told by its name;
+    without it the ids are used as they are and must be 0 .. K-1. Only the given splits that have annotations are read.
+    Raises DataError or UserErrors.
     """
     errors: list[UserError] = []
     labels = collect_labels(dataset, splits=splits, errors=errors)
@@ -109,7 +121,7 @@ def collect_labels(
 
     Without `used`, ids that annotations use and nobody declares are left to the reader, which tells their images.
     """
-    known = _Known({}, complete=bool(dataset.label_map))
+    known = _Known({}, complete=bool(dataset.label_map), by_name=dataset.contiguous_id)
     before = len(errors)  # faults of other parts of the request say nothing about the classes
     if dataset.label_map:
         try:
@@ -126,7 +138,7 @@ def collect_labels(
         except UserError as error:
             errors += getattr(error, "errors", [error])
             continue
-        _compare(part.annotations, _numbered(listed, known), ids if used else set(), known=known, errors=errors)
+        _compare(part, _numbered(listed, known), ids if used else set(), known=known, errors=errors)
     categories = [category for category, _ in known.classes.values()]
     if not categories:
         hint = "set dataset.label_map to a JSON list of {id, name, isthing}, or dataset.train.annotations"
@@ -141,7 +153,7 @@ def collect_labels(
             errors.append(gaps)
             return None
         categories.sort(key=lambda c: c.category_id)
-    return _label_map(categories)
+    return replace(_label_map(categories), renumbered=known.renumbered())
 
 
 def labels_of(entries: object, *, where: object) -> LabelMap:
@@ -159,65 +171,6 @@ def read_label_map(path: str) -> object:
     return read_json(path, what="label map")
 
 
-def parse_categories(path: object, content: object, errors: list[UserError]) -> list[_Category]:
-    """The entries of a label map; what is wrong with them is added to `errors`."""
-    if not isinstance(content, list):
-        hint = "write a JSON list of {id, name, isthing (default 1), color (optional)}"
-        errors.append(DataError("the label map is not a list", where=str(path), hint=hint, kind="label_map"))
-        return []
-    faults = Faults(str(path))
-    found: dict[int, _Category] = {}
-    names: dict[str, int] = {}
-    for place, entry in enumerate(content):
-        category = _category(entry, place, faults)
-        if category is None:
-            continue
-        if category.category_id in found:
-            faults.add("two classes have the same id", category.category_id, kind="duplicate_id")
-        elif category.name in names:
-            ids = f"{category.name!r} (ids {names[category.name]} and {category.category_id})"
-            faults.add("two classes have the same name", ids, hint="scores are listed by name: give each class its own")
-        else:
-            found[category.category_id] = category
-            names[category.name] = category.category_id
-    if not content:
-        faults.add("there are no classes in", "the list")
-    errors += faults.errors()
-    return list(found.values())
-
-
-def _category(entry: object, place: int, faults: Faults) -> _Category | None:
-    """One entry checked; None when it cannot be used."""
-    if not isinstance(entry, dict):
-        faults.add("a class is not an object with id and name", f"entry {place}")
-        return None
-    category_id, name = entry.get("id"), entry.get("name")
-    if not isinstance(category_id, int) or isinstance(category_id, bool) or category_id < 0:
-        faults.add("the id of a class is not a whole number of 0 or more", f"entry {place}: {category_id!r}")
-        return None
-    if not isinstance(name, str) or not name.strip():
-        faults.add("a class has no name", f"id {category_id}")
-        return None
-    isthing, color = entry.get("isthing", 1), entry.get("color")
-    if isthing not in (0, 1):
-        faults.add("isthing is neither 0 nor 1", f"id {category_id}: {isthing!r}")
-        return None
-    if color is not None and not _is_color(color):
-        faults.add("a color is not three whole numbers from 0 to 255", f"id {category_id}: {color!r}")
-        return None
-    return _Category(
-        category_id, name.strip(), bool(isthing), tuple(color) if color is not None else None, "isthing" in entry
-    )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_color(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(_is_int(v) and 0 <= v <= 255 for v in value)
-
-
 def _parts(dataset: DatasetSpec, splits: Sequence[str], errors: list[UserError]) -> list[Part]:
     """The data sets of the splits, each once; what is wrong with their paths is added to `errors`."""
     parts: dict[tuple[str, str], Part] = {}
@@ -232,10 +185,29 @@ def _parts(dataset: DatasetSpec, splits: Sequence[str], errors: list[UserError])
 
 @dataclass
 class _Known:
-    """The classes so far: category id -> class and the file that told it. A `complete` list takes no new ones."""
+    """The classes so far: category id -> class and the file that told it.
 
-    classes: dict[int, tuple[_Category, str]]
+    A `complete` list takes no new ones. `by_name`, a class may have another id in another file; `own` keeps those
+    files' ids: (format, annotations) -> id here -> id there.
+    """
+
+    classes: dict[int, tuple[Category, str]]
     complete: bool
+    by_name: bool
+    own: dict[tuple[str, str], dict[int, int]] = field(default_factory=dict)
+
+    def place_of(self, category: Category) -> int:
+        """The id under which a class is known, by its name or else by its id; its own id when it is new."""
+        named = self.named(category.name) if self.by_name else None
+        return category.category_id if named is None else named
+
+    def named(self, name: str) -> int | None:
+        """The id of the class of this name; None when there is none."""
+        return next((i for i, (category, _) in self.classes.items() if category.name == name), None)
+
+    def renumbered(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """What `LabelMap` has of this name."""
+        return {part: tuple(ids.get(i, -1) for i in self.classes) for part, ids in self.own.items()}
 
 
 def _numbered(listed: list[Any] | None, known: _Known) -> list[Any] | None:
@@ -252,35 +224,51 @@ def _numbered(listed: list[Any] | None, known: _Known) -> list[Any] | None:
     return [{"id": ids[entry["name"]], **entry} for entry in listed if entry["name"] in ids] or None
 
 
-def _compare(path: str, listed: list[Any] | None, used: set[int], *, known: _Known, errors: list[UserError]) -> None:
+def _compare(part: Part, listed: list[Any] | None, used: set[int], *, known: _Known, errors: list[UserError]) -> None:
     """Check the classes that annotations tell and use against what is known; unless that is complete, add new ones."""
+    path = part.annotations
     faults = Faults(path)
-    own = {c.category_id: c for c in parse_categories(path, listed, errors)} if listed is not None else {}
+    own = parse_categories(path, listed, errors) if listed is not None else []
     if listed is None and used and not known.complete:
         hint = "set dataset.label_map, or add the list of {id, name, isthing} to the file"
         errors.append(DataError("the annotation file has no list 'categories'", where=path, hint=hint))
         return
-    for category in own.values():
-        if category.category_id not in known.classes:
-            if not known.complete:
-                known.classes[category.category_id] = (category, path)
-            continue
-        _contradictions(category, *known.classes[category.category_id], complete=known.complete, faults=faults)
+    here: dict[int, int] = {}
+    for category in own:
+        place = known.place_of(category)
+        if place not in known.classes and known.named(category.name) is not None:
+            hint = "dataset.contiguous_id=true tells classes by their names"
+            faults.add("a class has another id in another file", category.name, hint=hint, kind="label_map")
+        elif place in known.classes:
+            here[place] = category.category_id
+            _contradictions(category, *known.classes[place], complete=known.complete, faults=faults)
+        elif not known.complete:
+            here[place] = place
+            known.classes[place] = (category, path)
+    declared = set(here.values())
+    if any(place != category_id for place, category_id in here.items()):
+        known.own[part.format, path] = here
+    else:
+        declared |= set(known.classes)
+    names = {category.category_id: f" ({category.name})" for category in own}
     what = "annotations use a category that is not in the label map"
     if not known.complete:
         what = "annotations use an undeclared category"
-    for category_id in sorted(used - set(known.classes)):
-        name = f" ({own[category_id].name})" if category_id in own else ""
+    for category_id in sorted(used - declared):
         hint = "add it to the label map, or take its segments out of the annotations"
-        faults.add(what, f"id {category_id}{name}", hint=hint, kind="unknown_category")
+        faults.add(what, f"id {category_id}{names.get(category_id, '')}", hint=hint, kind="unknown_category")
     errors += faults.errors()
 
 
-def _contradictions(mine: _Category, theirs: _Category, source: str, *, complete: bool, faults: Faults) -> None:
+def _contradictions(mine: Category, theirs: Category, source: str, *, complete: bool, faults: Faults) -> None:
     """Name and kind of one class as an annotation file and an earlier source tell them."""
     item = f"id {mine.category_id} is {{}} here and {{}} there"
     if mine.name != theirs.name:
-        faults.add(f"name contradicts {source}", item.format(repr(mine.name), repr(theirs.name)), kind="label_map")
+        hint = (
+            "" if complete else "list the classes of all files in dataset.label_map: ids are told by their names then"
+        )
+        what = f"name contradicts {source}"
+        faults.add(what, item.format(repr(mine.name), repr(theirs.name)), hint=hint, kind="label_map")
     both_say = mine.says_isthing and (theirs.says_isthing or complete)
     if both_say and mine.isthing != theirs.isthing:
         hint = "things are counted one by one, stuff is not: make both files say the same"
@@ -304,7 +292,7 @@ def _gap_fault(ids: list[int], source: str) -> DataError | None:
     )
 
 
-def _label_map(categories: list[_Category]) -> LabelMap:
+def _label_map(categories: list[Category]) -> LabelMap:
     taken = {c.color for c in categories if c.color}
     colors: list[RGB] = []
     fresh = iter(_distinct_colors(len(categories) + len(taken)))

@@ -105,7 +105,7 @@ def iter_records(
     for part in parts:
         faults = Faults(part.annotations)
         try:
-            for record in _named(FORMATS[part.format].read(part, labels, faults), part.name):
+            for record in _named(FORMATS[part.format].read(part, labels.seen_by(part), faults), part.name):
                 count += 1
                 yield record
         except UserError as error:
