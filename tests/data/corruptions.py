@@ -15,7 +15,7 @@ from PIL import Image
 from oneformer.data.decode import read_panoptic
 from oneformer.spec.data import DatasetSpec
 from tiny import CATEGORIES, SKY, TinyDataset, ids_to_rgb
-from tiny_formats import Written
+from tiny_formats import Written, write_coco_instances, write_object_masks, write_semantic, write_yolo_seg
 
 
 @dataclass
@@ -284,6 +284,61 @@ def missing_key(s: Set) -> None:
     s.edit(lambda c: s.segment(c).pop("category_id"))
 
 
+def beside(s: Set) -> Path:
+    """Where the training set is written in another format."""
+    return s.train.folder.parent / "other"
+
+
+def masks_that_overlap(s: Set) -> None:
+    """One object's picture covers another's, in a format in which each pixel is of one object."""
+    s.written = write_object_masks(s.train, beside(s))
+    thing = s.any(beside(s), "box/*.png")
+    sky = sorted(thing.parent.parent.glob("sky/*.png"))[0]
+    Image.fromarray(np.asarray(Image.open(sky)) | np.asarray(Image.open(thing))).save(sky)
+
+
+def instances_of(s: Set, change: Callable[[Any], Any]) -> None:
+    """Change one annotation of the training set as COCO instances."""
+    s.written = write_coco_instances(s.train, beside(s))
+    path = Path(s.written.split["annotations"])
+    content = json.loads(path.read_text())
+    place = int(s.rng.integers(len(content["annotations"])))
+    content["annotations"] += change(content["annotations"][place]) or []
+    path.write_text(json.dumps(content))
+
+
+def object_twice(s: Set) -> None:
+    instances_of(s, lambda a: [{**a, "id": 4711, "iscrowd": 0}, {**a, "id": 4712, "iscrowd": 0}])
+
+
+def outline_of_two_points(s: Set) -> None:
+    instances_of(s, lambda a: a.update(segmentation=[[1.0, 2.0, 3.0, 4.0]]))
+
+
+def run_lengths_of_another_size(s: Set) -> None:
+    instances_of(s, lambda a: a.update(segmentation={"size": [7, 7], "counts": [0, 49]}))
+
+
+def boxes_for_outlines(s: Set) -> None:
+    s.written = write_yolo_seg(s.train, beside(s))
+    path = s.any(beside(s), "*.txt")
+    path.write_text(path.read_text() + "0 0.5 0.5 0.2 0.2\n")
+
+
+def colours_of_no_class(s: Set) -> None:
+    s.written = write_semantic(s.train, beside(s), how="color")
+    path = s.any(beside(s))
+    Image.fromarray(np.ascontiguousarray(np.asarray(Image.open(path))[..., ::-1])).save(path)
+
+
+def number_of_no_class(s: Set) -> None:
+    s.written = write_semantic(s.train, beside(s))
+    path = s.any(beside(s))
+    numbers = np.asarray(Image.open(path)).copy()
+    numbers[: int(s.rng.integers(1, 9))] = int(s.rng.integers(50, 200))
+    Image.fromarray(numbers).save(path)
+
+
 CORRUPTIONS: dict[Callable[[Set], None], set[str]] = {
     missing_image: {"missing_file"},
     missing_mask: {"missing_file"},
@@ -324,6 +379,13 @@ CORRUPTIONS: dict[Callable[[Set], None], set[str]] = {
     cut_json: {"unreadable_file"},
     file_name_that_leads_away: {"annotation"},
     missing_key: {"annotation"},
+    masks_that_overlap: {"overlap"},
+    object_twice: {"duplicate_object"},
+    outline_of_two_points: {"broken_shape"},
+    run_lengths_of_another_size: {"broken_shape"},
+    boxes_for_outlines: {"broken_shape"},
+    colours_of_no_class: {"wrong_encoding"},
+    number_of_no_class: {"unknown_category"},
 }
 
 

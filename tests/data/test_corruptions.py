@@ -21,7 +21,7 @@ from oneformer.spec.data import DatasetSpec
 from oneformer.spec.load import load_spec
 from tiny import TinyDataset, write_tiny_dataset
 
-SEEDS = 5
+SEEDS = 7
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,11 @@ def findings_of(dataset: DatasetSpec) -> list[Finding]:
 
 def test_a_sound_data_set_has_no_findings(sound: Path, tmp_path: Path) -> None:
     assert [f for f in findings_of(copy_of(sound, tmp_path / "set", 0).spec()) if f.kind != "absent_class"] == []
+
+
+def test_at_least_300_faults_are_planted_and_every_kind_of_them() -> None:
+    assert SEEDS * len(CORRUPTIONS) >= 300
+    assert set().union(*CORRUPTIONS.values()) == set(KINDS) - {"spec"}, "the spec is not the data"
 
 
 @pytest.mark.parametrize("corrupt", CORRUPTIONS, ids=lambda c: c.__name__)
