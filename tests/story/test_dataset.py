@@ -99,6 +99,18 @@ def test_check_of_sound_data_is_a_success(data: TinyDataset, tmp_path: Path) -> 
     assert code == 0 and "0 errors, 0 warnings" in out
 
 
+def test_what_is_wrong_with_many_ids_at_once_is_told_once(data: TinyDataset, tmp_path: Path) -> None:
+    classes = json.loads(data.label_map.read_text())
+    classes += [{"id": 100 + i, "name": f"unicorn {i}"} for i in range(30)]
+    (tmp_path / "map.json").write_text(json.dumps(classes))
+    one = Written(coco(data).split, {"label_map": str(tmp_path / "map.json")})
+    _, out, _ = oneformer("dataset", "check", "-e", spec_of(tmp_path, ("train", one)))
+    assert "warning absent_class (30): a class never occurs" in out
+    assert out.count("classes of the label map never occur") == 1 and "... and" not in out
+    findings = (tmp_path / "results" / "dataset" / "findings.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in findings] == [f"unicorn {i}" for i in range(30)]
+
+
 def test_training_refuses_with_what_the_check_tells(broken: TinyDataset, tmp_path: Path) -> None:
     spec = spec_of(tmp_path, ("train", coco(broken)))
     checked = json.loads(oneformer("dataset", "check", "--json", "-e", spec)[1])

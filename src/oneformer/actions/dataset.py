@@ -70,12 +70,16 @@ def _block(severity: str, kind: str, count: int, kept: Sequence[Finding]) -> str
     """One kind of finding: its name, how often, the first few, and how to mend it."""
     from oneformer.data.findings import KINDS
 
+    told: dict[tuple[str, str], list[str]] = {}  # one message may stand for several ids, which it counts itself
+    for finding in kept:
+        told.setdefault((finding.file, finding.what), []).append(finding.id)
+    shown = list(told.items())[:SHOWN]
     lines = [f"{severity} {kind} ({count}): {KINDS.get(kind, kind)}"]
-    for finding in kept[:SHOWN]:
-        own = f"{finding.id}: " if finding.id and finding.id not in finding.what else ""
-        lines.append(f"  {finding.file}: {own}{finding.what}")
-    if count > SHOWN:
-        lines.append(f"  ... and {count - SHOWN} more")
+    for (file, what), ids in shown:
+        own = f"{ids[0]}: " if len(ids) == 1 and ids[0] not in what else ""
+        lines.append(f"  {file}: {own}{what}")
+    if len(told) > SHOWN or count > len(kept):
+        lines.append(f"  ... and {count - sum(len(ids) for _, ids in shown)} more")
     hints = list(dict.fromkeys(f.hint for f in kept if f.hint))
     return "\n".join([*lines, *(f"  hint: {hint}" for hint in hints[:2])])
 
