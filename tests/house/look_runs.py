@@ -22,7 +22,6 @@ from oneformer.actions import evaluate, inference, train
 from oneformer.engines.torch import TorchEngine
 from oneformer.loss.total import Criterion
 from oneformer.model.oneformer import build_model
-from oneformer.predict.ranks import devices_of
 from oneformer.predict.setup import open_engine
 from oneformer.runs import run_path
 from oneformer.spec import ExperimentSpec
@@ -74,20 +73,23 @@ def frozen(spec: ExperimentSpec, _: World) -> list[str]:
 
 
 def devices(spec: ExperimentSpec, _: World) -> list[Any]:
-    """Where each command runs on the machines of a launcher, four GPUs each."""
-    with (
-        mock.patch("torch.cuda.is_available", lambda: True),
-        mock.patch("torch.cuda.device_count", lambda: 4),
-        mock.patch.dict("os.environ", LOCAL_RANK="0"),
-    ):
-        chosen = choose_devices(spec.train)
-        actions = [devices_of(getattr(spec, name), key=name) for name in ("evaluate", "inference")]
-    return [chosen, chosen.world_size, *actions]
+    """Where each command runs on the machines of an orchestrator, four GPUs each."""
+    meeting = {"NODE_RANK": "0", "MASTER_ADDR": "first"}
+    found: list[Any] = []
+    for name in ("train", "evaluate", "inference"):
+        section = getattr(spec, name)
+        with (
+            mock.patch("torch.cuda.is_available", lambda: True),
+            mock.patch("torch.cuda.device_count", lambda: 4),
+            mock.patch.dict("os.environ", meeting, WORLD_SIZE=str(section.num_nodes)),
+        ):
+            found.append(choose_devices(section, key=name))
+    return found
 
 
 def alone(spec: ExperimentSpec, _: World) -> list[Any]:
     """Devices on one machine that no launcher has started."""
-    return [devices_of(spec.evaluate, key="evaluate"), devices_of(spec.inference, key="inference")]
+    return [choose_devices(getattr(spec, name), key=name) for name in ("evaluate", "inference")]
 
 
 def folders(spec: ExperimentSpec, _: World) -> list[Path]:

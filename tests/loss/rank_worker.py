@@ -15,10 +15,7 @@ from oneformer.loss.total import Criterion
 from oneformer.model.decoder import Decoded, Prediction
 
 RANKS = 2
-PARTS = ("loss_mask", "loss_dice", "loss_mask_0", "loss_dice_0", "loss_contrastive")
-"""Losses that know of the other ranks."""
-LOCAL = ("loss_ce", "loss_ce_0")
-"""Losses that each rank averages for itself, as published."""
+PARTS = ("loss_ce", "loss_mask", "loss_dice", "loss_ce_0", "loss_mask_0", "loss_dice_0", "loss_contrastive")
 
 
 class Case(NamedTuple):
@@ -61,7 +58,7 @@ def share_of_batch(case: Case, start: int, stop: int) -> dict[str, Tensor]:
     criterion = Criterion(small_spec())
     losses = criterion(local, targets[part], texts[part] + width_weight.square(), points=points[part])
     sum(losses[name] for name in PARTS).backward()
-    result = {name: losses[name].detach() for name in (*PARTS, *LOCAL)}
+    result = {name: losses[name].detach() for name in PARTS}
     return result | {"mask": mask_weight.grad, "width": width_weight.grad, "scale": criterion.logit_scale.grad}
 
 

@@ -36,3 +36,17 @@ def test_with_no_weight_on_no_object_only_the_matched_queries_count() -> None:
 def test_with_no_weight_on_no_object_an_empty_batch_has_no_loss() -> None:
     logits, classes = torch.randn(1, 2, 4, 6), torch.full((1, 2, 4), 5)
     assert label_loss(logits, classes, no_object_weight=0.0).tolist() == [0.0]
+
+
+def test_parts_of_a_batch_with_the_mean_of_their_weights_are_the_whole_batch_on_average() -> None:
+    torch.manual_seed(0)
+    logits, classes = torch.randn(2, 3, 7, 6), torch.full((2, 3, 7), 5)
+    classes[:, 0, :4], classes[:, 1, :1] = 2, 3  # four objects, one and none
+    weight = torch.where(classes == 5, 0.1, 1.0)
+    mean = float(weight[0].sum()) / 2
+    shares = [
+        label_loss(logits[:, part], classes[:, part], no_object_weight=0.1, divisor=mean) for part in ([0], [1, 2])
+    ]
+    torch.testing.assert_close(torch.stack(shares).mean(0), label_loss(logits, classes, no_object_weight=0.1))
+    alone = [label_loss(logits[:, part], classes[:, part], no_object_weight=0.1) for part in ([0], [1, 2])]
+    assert not torch.allclose(torch.stack(alone).mean(0), label_loss(logits, classes, no_object_weight=0.1), rtol=0.01)

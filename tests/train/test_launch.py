@@ -18,7 +18,10 @@ from oneformer.model.oneformer import build_model
 from oneformer.train.checkpoint import LATEST
 from oneformer.train.launch import ranks
 from oneformer.train.scoring import Scoring
+from oneformer.train.world import World
 from train.small import load, rows, small_data, small_spec, train_small
+
+TWO = World(per_node=2)
 
 
 def test_a_child_that_fails_on_the_way_is_told_at_once() -> None:
@@ -26,7 +29,7 @@ def test_a_child_that_fails_on_the_way_is_told_at_once() -> None:
     start = time.monotonic()
     with (
         pytest.raises(WorkError, match="process 2 of 2 failed:\n    no luck today"),
-        ranks([sys.executable, "-c", "raise SystemExit('no luck today')"], 2, message="{}") as meet,
+        ranks([sys.executable, "-c", "raise SystemExit('no luck today')"], TWO, message="{}") as meet,
     ):
         meet()
     assert time.monotonic() - start < 30
@@ -36,7 +39,7 @@ def test_a_child_that_fails_on_the_way_is_told_at_once() -> None:
 def test_children_learn_their_rank_and_the_message(tmp_path: Path) -> None:
     told = tmp_path / "told"
     code = f"import os,sys; open({str(told)!r},'w').write(os.environ['RANK']+sys.stdin.read()); print('ready')"
-    with ranks([sys.executable, "-c", code], 2, message="!") as meet:
+    with ranks([sys.executable, "-c", code], TWO, message="!") as meet:
         meet()
         assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("0", "2")
     assert told.read_text() == "1!"
@@ -47,7 +50,7 @@ def test_children_end_with_their_parent() -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         ranks(
-            [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(100)"], 2, message=""
+            [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(100)"], TWO, message=""
         ) as meet,
     ):
         meet()

@@ -74,7 +74,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | N
         UserError: the request cannot be fulfilled: data or weights are missing or broken, or their classes differ.
     """
     from oneformer.data.sources import fetched, planned
-    from oneformer.predict.ranks import group, this_rank
+    from oneformer.predict.ranks import group, is_first
     from oneformer.predict.setup import check_request, chosen_tasks, open_engine, same_classes, with_engine
 
     spec = with_engine(spec, "evaluate")
@@ -84,13 +84,13 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | N
     if dry_run:
         return replace(_plan(planned_spec, split), fetches=fetches)
     folder = RunFolder(spec.results_dir, "evaluate", section_dir=spec.evaluate.results_dir)
-    first = this_rank() == 0
+    first = is_first(spec, "evaluate")
     with StatusLog(folder.status, "evaluate", enabled=first) as status:
         if first:
             folder.write_experiment(to_dict(spec))
         spec = fetched(spec, "evaluate")
         labels, records = read_data(spec.dataset, split, thorough=first)
-        with group(spec, "evaluate") as rank:
+        with group(spec, "evaluate", status=status) as rank:
             engine = open_engine(spec.evaluate, device=rank.device)
             same_classes(engine.labels, labels, where=str(checkpoint))
             trained = chosen_tasks(spec.evaluate.task, engine, key="evaluate.task")

@@ -71,7 +71,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
     from oneformer.data.sources import fetched, planned
     from oneformer.data.sources.address import is_archive
     from oneformer.predict.files import find_images
-    from oneformer.predict.ranks import group, this_rank
+    from oneformer.predict.ranks import group, is_first
     from oneformer.predict.setup import check_request, chosen_tasks, open_engine, with_engine
     from oneformer.predict.writer import PredictionWriter
 
@@ -90,12 +90,12 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
     if dry_run:
         return _plan(spec, found, path)
     folder = RunFolder(spec.results_dir, "inference", section_dir=section.results_dir)
-    first = this_rank() == 0
+    first = is_first(spec, "inference")
     with StatusLog(folder.status, "inference", enabled=first) as status:
         if first:
             folder.write_experiment(to_dict(given))
             log.info("%d images, %d other files passed over", len(found.files), len(found.others))
-        with group(spec, "inference") as rank:
+        with group(spec, "inference", status=status) as rank:
             engine = open_engine(section, device=rank.device)
             tasks = chosen_tasks(section.mode, engine, key="inference.mode")
             about = {"checkpoint": Path(section.checkpoint).name, "passed_over": len(found.others)}

@@ -57,3 +57,5 @@ def run_as_rank(run: Callable[[Any], object]) -> None:
         run(from_dict(ExperimentSpec, json.load(sys.stdin)))
     except UserError as error:
         sys.exit(error.message)
+    except KeyboardInterrupt:
+        sys.exit(130)  # which is no failure of its own

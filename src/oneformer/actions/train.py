@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneformer.actions.plan import Plan
-from oneformer.errors import OutOfMemory, SpecError, UserError, UserErrors, WorkError, no_memory
+from oneformer.errors import OutOfMemory, UserError, UserErrors, WorkError, no_memory
 from oneformer.runs import RunFolder, StatusLog, run_path
-from oneformer.spec.tree import from_dict, to_dict
+from oneformer.spec.tree import to_dict
 
 if TYPE_CHECKING:
     from oneformer.data.labels import LabelMap
@@ -109,11 +109,12 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False, advise: bool = True) -> 
     path = run_path(spec.results_dir, "train", section_dir=spec.train.results_dir)
     if dry_run:
         return _plan(spec, path)
-    from oneformer.train.devices import this_rank
-    from oneformer.train.resume import claim_folder
+    from oneformer.train.resume import AUTO, claim_folder
 
-    first = this_rank() == 0
-    resume = claim_folder(path, spec.train) if first else _given(spec.train)
+    first = _is_first(spec.train)
+    given = spec.train.resume_training_checkpoint_path
+    # The others take what rank 0 has chosen; those of a launcher find the same file where they share the folder.
+    resume = claim_folder(path, spec.train) if first or given == AUTO else Path(given) if given else None
     folder = RunFolder(spec.results_dir, "train", section_dir=spec.train.results_dir)
     with StatusLog(folder.status, "train", enabled=first) as status:
         data = _checked(spec, thorough=first, fresh=resume is None)
@@ -121,7 +122,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False, advise: bool = True) -> 
             folder.write_experiment(to_dict(spec), seed=spec.train.seed)
         fault = None
         try:
-            with _other_ranks(data.spec, resume) as meet:
+            with _other_ranks(data.spec, resume, status) as meet:
                 fitted = _fit(data.spec, data, folder.path, start=_Start(resume, meet), status=status)
         except (RuntimeError, MemoryError, WorkError) as error:
             if not no_memory(error):
@@ -256,7 +257,19 @@ def _load_pretrained(spec: ExperimentSpec, model: Any, labels: LabelMap) -> None
         log.info("train.pretrained_backbone=%s: %s", path, load_backbone(model, path, pixels=pixels).table())
 
 
-def _other_ranks(spec: ExperimentSpec, resume: Path | None) -> AbstractContextManager[Callable[[], None]]:
+def _is_first(train: TrainSpec) -> bool:
+    """Whether this process is the one that writes and tells; what is wrong with the devices is told with the rest."""
+    from oneformer.train.devices import choose_devices
+
+    try:
+        return choose_devices(train).world.first
+    except UserError:
+        return True
+
+
+def _other_ranks(
+    spec: ExperimentSpec, resume: Path | None, status: StatusLog
+) -> AbstractContextManager[Callable[[], None]]:
     """The other processes of this machine, each running this file with the same spec."""
     from oneformer.train.devices import choose_devices
     from oneformer.train.launch import ranks
@@ -264,19 +277,7 @@ def _other_ranks(spec: ExperimentSpec, resume: Path | None) -> AbstractContextMa
     told = to_dict(spec)
     told["train"]["resume_training_checkpoint_path"] = str(resume.resolve()) if resume else ""
     command = [sys.executable, "-m", "oneformer.actions.train"]
-    return ranks(command, len(choose_devices(spec.train).ids), message=json.dumps(told))
-
-
-def _given(train: TrainSpec) -> Path | None:
-    """The checkpoint that rank 0 has chosen (or the user, under a launcher of several machines)."""
-    path = train.resume_training_checkpoint_path
-    if path == "auto":
-        raise SpecError(
-            "with a launcher each process has to be told the same checkpoint",
-            where="train.resume_training_checkpoint_path",
-            hint="give the path instead of auto",
-        )
-    return Path(path) if path else None
+    return ranks(command, choose_devices(spec.train).world, message=json.dumps(told), status=status)
 
 
 def _plan(spec: ExperimentSpec, folder: Path) -> Plan:
@@ -293,15 +294,7 @@ def _plan(spec: ExperimentSpec, folder: Path) -> Plan:
     return Plan(reads, [str(folder / name) for name in FILES], fetches)
 
 
-def _as_rank() -> None:
-    """Run as one of several processes: the spec comes as JSON on standard input."""
-    from oneformer.spec import ExperimentSpec
-
-    try:
-        run(from_dict(ExperimentSpec, json.load(sys.stdin)))
-    except UserError as error:
-        sys.exit(error.message)
-
-
 if __name__ == "__main__":
-    _as_rank()
+    from oneformer.actions.plan import run_as_rank
+
+    run_as_rank(run)

@@ -66,8 +66,10 @@ class Criterion(nn.Module):
         weighted total to minimise. `points` fixes the places the mask losses look at, one item per image; left out,
         they are drawn from torch's generator.
 
-        Mask losses are divided by the mean number of objects per rank, at least 1. Every input that is given gets a
-        gradient, objects or none. Values that are no numbers come out as they are: see `raise_if_not_finite`.
+        Class losses are divided by the mean weight of the queries per rank, mask losses by the mean number of objects,
+        at least 1: so the mean over ranks, which training forms, is the loss of the whole batch. Every input that is
+        given gets a gradient, objects or none. Values that are no numbers come out as they are: see
+        `raise_if_not_finite`.
         """
         layers = [decoded.last, *(decoded.early if self.deep_supervision else ())]
         features = decoded.mask_features
@@ -77,8 +79,9 @@ class Criterion(nn.Module):
             truth = self._read(targets, points, size=features.shape[-2:])
             matches = match(class_logits.detach(), embed.detach(), features.detach(), truth, weights=self.weights)
             objects = sum(len(target.labels) for target in targets)
-            counts = gather_counts([objects, len(targets)], class_logits.device)
-            ce = self._label_loss(class_logits, matches, truth)
+            matched = sum(pairs.queries.shape[1] for pairs in matches.images)  # the same in each layer
+            counts = gather_counts([objects, len(targets), matched], class_logits.device)
+            ce = self._label_loss(class_logits, matches, truth, counts)
             bce, dice = self._mask_losses(embed, features, matches, truth)
             num_masks = max(1.0, sum(row[0] for row in counts) / len(counts))
             contrastive = self._contrastive_loss(decoded.queries, texts, [row[1] for row in counts])
@@ -94,11 +97,18 @@ class Criterion(nn.Module):
         grid = (int(size[0]), int(size[1]))
         return [read_target(t, p, size=grid) for t, p in zip(targets, points, strict=True)]
 
-    def _label_loss(self, class_logits: Tensor, matches: Matches, truth: Sequence[SampledTarget]) -> Tensor:
+    def _label_loss(
+        self, class_logits: Tensor, matches: Matches, truth: Sequence[SampledTarget], counts: Sequence[Sequence[int]]
+    ) -> Tensor:
+        queries, rest = class_logits.shape[2], self.no_object_weight
         classes = assigned_classes(
-            matches.images, [t.labels for t in truth], queries=class_logits.shape[2], no_object=self.num_classes
+            matches.images, [t.labels for t in truth], queries=queries, no_object=self.num_classes
         )  # (L, B, Q)
-        return label_loss(class_logits, classes, no_object_weight=self.no_object_weight)
+        divisor = None
+        if len(counts) > 1:
+            sums = [matched + rest * (images * queries - matched) for _, images, matched in counts]
+            divisor = sum(sums) / len(sums)
+        return label_loss(class_logits, classes, no_object_weight=rest, divisor=divisor)
 
     def _mask_losses(
         self, embed: Tensor, features: Tensor, matches: Matches, truth: Sequence[SampledTarget]

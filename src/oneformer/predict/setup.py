@@ -12,8 +12,8 @@ from oneformer.engines import open as engines
 from oneformer.engines.open import checked_kind, chosen_engine
 from oneformer.errors import CheckpointError, SpecError
 from oneformer.model.weights.load import beside
-from oneformer.predict.ranks import devices_of
 from oneformer.segments.types import TASKS
+from oneformer.train.devices import choose_devices
 
 if TYPE_CHECKING:
     from oneformer.data.labels import LabelMap
@@ -61,7 +61,7 @@ def with_engine(spec: ExperimentSpec, action: str) -> ExperimentSpec:
 
 def check_request(section: EvaluateSpec | InferenceSpec, *, key: str) -> Path:
     """What can be said before anything is opened: devices and a file of a known kind that exist. Returns the file."""
-    devices_of(section, key=key)
+    choose_devices(section, key=key)
     if not section.checkpoint:
         raise SpecError(
             "no weight file is named",

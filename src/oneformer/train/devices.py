@@ -1,4 +1,4 @@
-"""`accelerator`, `num_gpus`, `gpu_ids` and `num_nodes` -> the devices that a fit runs on, or why it cannot."""
+"""`accelerator`, `num_gpus`, `gpu_ids` and `num_nodes` -> the devices that an action runs on, or why it cannot."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from oneformer.errors import UserError
+from oneformer.errors import SpecError
+from oneformer.train.world import World, world
 
 if TYPE_CHECKING:
-    from oneformer.spec.train import TrainSpec
+    from oneformer.spec import EvaluateSpec, InferenceSpec, TrainSpec
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Where a fit runs."""
+    """Where an action runs."""
 
     accelerator: str
     """"gpu" or "cpu"."""
     ids: tuple[int, ...]
     """GPUs of this machine, or the numbers of its CPU processes."""
-    nodes: int
+    world: World
 
     @property
     def world_size(self) -> int:
         """Processes of all machines."""
-        return len(self.ids) * self.nodes
+        return self.world.size
 
     @property
     def device(self) -> torch.device:
-        """The first device, for questions about its abilities."""
-        return torch.device("cuda", self.ids[0]) if self.accelerator == "gpu" else torch.device("cpu")
+        """That of this process."""
+        own = self.ids[self.world.local or 0]
+        return torch.device("cuda", own) if self.accelerator == "gpu" else torch.device("cpu")
 
     def trainer_arguments(self, *, unused: bool) -> dict[str, Any]:
         """What Lightning's Trainer takes; `unused` when some trained parameters get no gradient."""
@@ -41,12 +43,15 @@ class Devices:
         arguments: dict[str, Any] = {
             "accelerator": self.accelerator,
             "devices": list(self.ids) if gpu else len(self.ids),
-            "num_nodes": self.nodes,
+            "num_nodes": self.world.nodes,
         }
-        if self.world_size > 1:
+        if self.world.size > 1:
             from lightning.pytorch.strategies import DDPStrategy
 
+            from oneformer.train.cluster import Cluster
+
             arguments["strategy"] = DDPStrategy(
+                cluster_environment=Cluster(self.world),
                 process_group_backend="nccl" if gpu else "gloo",
                 find_unused_parameters=unused,
                 gradient_as_bucket_view=True,
@@ -55,45 +60,38 @@ class Devices:
         return arguments
 
 
-def choose_devices(train: TrainSpec) -> Devices:
-    """The devices that the spec asks for.
+def choose_devices(section: TrainSpec | EvaluateSpec | InferenceSpec, *, key: str = "train") -> Devices:
+    """The devices that an action's section asks for.
 
     Raises:
-        UserError: there are fewer GPUs than asked for, or several machines without a launcher.
+        SpecError: there are fewer GPUs than asked for, several machines without a launcher, or the launcher says
+            something else than the spec.
     """
+    if getattr(section, "distributed_strategy", "ddp") == "fsdp":
+        where = f"{key}.distributed_strategy"
+        raise SpecError("fsdp is not available yet", where=where, hint=f"use {where}=ddp")
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    accelerator = ("gpu" if present else "cpu") if train.accelerator == "auto" else train.accelerator
-    if train.num_nodes > 1 and not launched_from_outside():
-        raise UserError(
-            f"train.num_nodes is {train.num_nodes}, but this process was not started by a launcher",
-            where="train.num_nodes",
-            hint="start it on every machine with torchrun --nnodes=... --nproc-per-node=... -m oneformer train -e ...",
-        )
-    if train.distributed_strategy == "fsdp":
-        raise UserError(
-            "fsdp is not available yet", where="train.distributed_strategy", hint="use train.distributed_strategy=ddp"
-        )
+    accelerator = ("gpu" if present else "cpu") if section.accelerator == "auto" else section.accelerator
     if accelerator == "cpu":
-        return Devices("cpu", tuple(range(train.num_gpus)), train.num_nodes)
+        found = world(section.num_gpus, section.num_nodes, key=key)
+        return Devices("cpu", tuple(range(found.per_node)), found)
     # Where count and list disagree the longer one is meant, as in TAO; the list then only says how many.
-    count = max(train.num_gpus, len(train.gpu_ids))
-    ids = tuple(train.gpu_ids) if len(set(train.gpu_ids)) == count else tuple(range(count))
+    count = max(section.num_gpus, len(section.gpu_ids))
+    found = world(count, section.num_nodes, key=key)
+    listed = len(set(section.gpu_ids)) == found.per_node
+    ids = tuple(section.gpu_ids) if listed else tuple(range(found.per_node))
     if present <= max(ids):
         have = {0: "no GPU that torch can use", 1: "1 GPU (number 0)"}.get(present, f"{present} GPUs (0-{present - 1})")
         wanted = f"GPUs {', '.join(map(str, ids))}" if len(ids) > 1 else f"GPU {ids[0]}"
-        raise UserError(
+        raise SpecError(
             f"{wanted} asked for, but this machine has {have}",
-            where="train.num_gpus" if train.num_gpus > 1 else "train.gpu_ids",
-            hint="train.accelerator=cpu trains without a GPU" if not present else f"train.num_gpus={present}",
+            where=f"{key}.num_gpus" if len(ids) > 1 else f"{key}.gpu_ids",
+            hint=f"set {key}.num_gpus={present}" if present else f"set {key}.accelerator=cpu",
         )
-    return Devices("gpu", ids, train.num_nodes)
-
-
-def launched_from_outside() -> bool:
-    """Whether torchrun, Slurm or `launch.ranks` started this process as one of several."""
-    return "LOCAL_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    return Devices("gpu", ids, found)
 
 
 def this_rank() -> int:
-    """The number of this process among all; 0 when it is alone."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    """The number of this process among all, where the processes of a run are together; 0 when it is alone."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ["RANK"]) if several else 0

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
+from oneformer.errors import WorkError
 from oneformer.train.datamodule import DataModule
 
 
@@ -120,6 +121,7 @@ class Pace(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """The clock runs from here; a resumed epoch goes on at its place."""
+        self._check_place(trainer)
         self.data.go_to_place()
         self.clock.start()
         self._step = trainer.global_step
@@ -129,6 +131,21 @@ class Pace(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """The last epoch is always validated, whatever the interval."""
         self._validate_last(trainer)
+
+    def _check_place(self, trainer: pl.Trainer) -> None:
+        """Raises WorkError when the ranks would go on from different steps, as without a folder that all see."""
+        if trainer.world_size == 1:
+            return
+        own = trainer.global_step
+        both = torch.tensor([own, -own], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(both, op=torch.distributed.ReduceOp.MAX)
+        most, least = int(both[0]), -int(both[1])
+        if most != least:
+            raise WorkError(
+                f"the processes do not go on from the same step: this one from {own}, others from {least} to {most}",
+                where="train.resume_training_checkpoint_path",
+                hint="the results folder has to be one that all machines see",
+            )
 
     def _validate_last(self, trainer: pl.Trainer) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
