@@ -21,8 +21,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from automl.simulated import Search, run
-from oneformer.automl.brain import Brain, Goal, brain_of
+from oneformer.automl.brain import Brain, brain_of
 from oneformer.automl.dimension import Dimension
+from oneformer.automl.objective import Goal
 from oneformer.automl.space import Space
 from oneformer.spec import AutomlSpec
 

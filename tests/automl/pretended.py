@@ -39,6 +39,10 @@ class Pretended:
     now: int = 0
     most: int = 0
     metrics: set[str] = field(default_factory=set)
+    more: Callable[[ExperimentSpec], dict[str, float]] = lambda spec: {}
+    """What is measured beside the score."""
+    there: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Number of a trial -> its files before its first start: name -> content."""
 
     def start(self, folder: Path, epoch: int) -> Running:
         number = int(folder.name)
@@ -49,6 +53,7 @@ class Pretended:
         self.most = max(self.most, self.now)
         spec = load_spec(folder / SPEC, action="train")
         assert not (folder / OUTCOME).exists()
+        self.there.setdefault(number, {p.name: p.read_text() for p in sorted(folder.glob("train/*.pth"))})
         return Running(self, folder, spec, epoch or spec.train.num_epochs)
 
 
@@ -81,13 +86,19 @@ class Running:
         if outcome["kind"] == "done":
             train = self.folder / "train"
             train.mkdir(exist_ok=True)
+            (train / "oneformer_model_best.pth").unlink(missing_ok=True)  # it may be a second name of another's
             (train / "oneformer_model_best.pth").write_text(f"{number} {self.epoch}")
-            (train / f"model_epoch_{self.epoch - 1:03d}_step_00001.pth").write_text("x")
+            for path in train.glob("model_epoch_*.pth"):
+                path.unlink()
+            (train / f"model_epoch_{self.epoch - 1:03d}_step_00001.pth").write_text(f"state {number} {self.epoch}")
             metric = self.spec.train.best_metric if self.spec.train.best_metric != "auto" else "PQ"
             place.metrics.add(metric)
             score = place.score(self.spec, self.epoch)
             outcome |= {
-                "result": {"best": {"metric": metric, "value": score}, "metrics": {metric: score}},
+                "result": {
+                    "best": {"metric": metric, "value": score},
+                    "metrics": {metric: score, **place.more(self.spec)},
+                },
                 "curve": {self.epoch: score},
                 "seconds": 1.0,
             }

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from oneformer.automl.brain import Brain, Goal, brain_of
+from oneformer.automl.brain import Brain, brain_of
 from oneformer.automl.dimension import Dimension
+from oneformer.automl.objective import Goal, goal_of
 from oneformer.automl.space import Space
 from oneformer.automl.trial import Rung, Trial
 from oneformer.spec import AutomlSpec
@@ -22,17 +23,14 @@ PLANE = Space(
     ),
     {},
 )
-Score = Callable[[dict[str, Any], int], float | str]
-"""(values, epochs) -> the score, or the state in which the trial ends."""
+Score = Callable[[dict[str, Any], int], float | str | dict[str, float]]
+"""(values, epochs) -> the score, or all objectives, or the state in which the trial ends."""
 
 
 def brain(algorithm: str, *, maximise: bool = True, whole: int = 27, space: Space = PLANE, **more: Any) -> Brain:
-    return brain_of(
-        AutomlSpec(algorithm=algorithm, **more),
-        space,
-        goal=Goal("PQ" if maximise else "train_loss", maximise),
-        whole=whole,
-    )
+    automl = AutomlSpec(algorithm=algorithm, **more)
+    goal = goal_of(automl) if automl.objectives else Goal("PQ" if maximise else "train_loss", maximise)
+    return brain_of(automl, space, goal=goal, whole=whole)
 
 
 @dataclass
@@ -47,7 +45,7 @@ class Search:
 
     @property
     def epochs(self) -> int:
-        return sum(t.epochs for t in self.trials)
+        return sum(t.spent for t in self.trials)
 
 
 def run(
@@ -57,16 +55,17 @@ def run(
     workers: int = 1,
     seconds: Callable[[Trial, int], float] = lambda trial, epochs: float(epochs),
     stop: Callable[[Search], bool] = lambda done: False,
+    curve: Callable[[dict[str, Any], int], float] | None = None,
 ) -> Search:
-    """Until the schedule has nothing left."""
+    """Until the schedule has nothing left; `curve` is the score after each epoch, where rungs alone are too few."""
     done, running, now, order = Search(), [], 0.0, 0
     worked = 0.0
     while True:
         while len(running) < workers and not stop(done) and (step := mind.schedule.next(done.trials)):
             trial = step.trial
             if trial is None:
-                proposal = mind.proposer.next(done.trials)
-                trial = Trial(len(done.trials), dict(proposal.values), proposal.source, step.bracket)
+                proposal = mind.proposal(done.trials, step)
+                trial = Trial(len(done.trials), dict(proposal.values), proposal.source, step.bracket, step.origin)
                 done.trials.append(trial)
             assert trial.state in ("waiting", "paused") and step.epoch > trial.epochs
             done.steps.append((trial.id, step.epoch))
@@ -84,6 +83,10 @@ def run(
             trial.state = found
         else:
             place = 1 + sum(len(t.rungs) for t in done.trials)
-            trial.rungs[trial.target] = Rung(trial.target, found, 1.0, place)
+            metrics = found if isinstance(found, dict) else {mind.goal.metric: found}
+            value = metrics[mind.goal.metric]
+            trial.rungs[trial.target] = Rung(trial.target, mind.goal.score(value, metrics), 1.0, place, metrics)
+            trial.curve |= {e: curve(trial.values, e) for e in range(1, trial.target)} if curve else {}
+            trial.curve[trial.target] = value
             trial.state = "done" if trial.target == mind.schedule.rungs[-1] else "paused"
         trial.target = 0

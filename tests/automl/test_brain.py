@@ -14,8 +14,10 @@ from oneformer.automl.brain import ALGORITHMS
 from oneformer.automl.space import Space
 from oneformer.automl.trial import Rung, Trial
 
-SHORT = {"random": 12, "bayesian": 6, "bfbo": 6, "asha": 18, "hyperband": 0, "bohb": 0}
-WHOLE = {"hyperband": 4, "bohb": 4}  # small brackets
+BRACKETS = ("hyperband", "hyperband_es", "bohb", "dehb")
+SHORT = {"random": 12, "bayesian": 6, "bfbo": 6, "asha": 18, "pbt": 6, **dict.fromkeys(BRACKETS, 0)}
+WHOLE = dict.fromkeys(BRACKETS, 4)  # small brackets
+SAMPLERS = ("tpe", "cmaes", "nsga2", "de", "qmc")
 OWN = [name for name in ALGORITHMS if name != "bfbo"]  # which is another name
 
 
@@ -42,6 +44,10 @@ def mind(algorithm: str, **more: Any) -> Any:
     return brain(algorithm, **more)
 
 
+def sampling(sampler: str, **more: Any) -> Any:
+    return brain("asha", sampler=sampler, max_trials=14, whole=4, reduction_factor=2, **more)
+
+
 RATES = [(name, rate) for name in OWN for rate in ((0.0,) if name == "bayesian" else (0.0, 0.5, 0.9))]
 
 
@@ -50,11 +56,20 @@ def test_a_mirrored_objective_gives_mirrored_decisions(algorithm: str, rate: flo
     up = run(mind(algorithm, maximise=True), failing(rate))
     down = run(mind(algorithm, maximise=False), failing(rate, -1.0))
     assert up.steps == down.steps
-    assert [t.values for t in up.trials] == [t.values for t in down.trials]
+    assert [(t.values, t.origin) for t in up.trials] == [(t.values, t.origin) for t in down.trials]
     assert not any(t.broken and t.epochs == up.trials[0].epochs == 9 for t in up.trials)
+    assert not any(up.trials[t.origin.trial].broken for t in up.trials if t.origin)
     broken = {t.id for t in up.trials if t.broken}
     for number in broken:
         assert sum(trial == number for trial, _ in up.steps) == len(up.trials[number].rungs) + 1, "it never runs again"
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_is_mirrored_too(sampler: str, rate: float) -> None:
+    up, down = (run(sampling(sampler, maximise=s > 0), failing(rate, s)) for s in (1.0, -1.0))
+    assert up.steps == down.steps and [t.values for t in up.trials] == [t.values for t in down.trials]
+    assert rate or up.trials[-1].source == sampler
 
 
 @pytest.mark.parametrize("algorithm", OWN)
@@ -66,11 +81,12 @@ def test_a_search_that_was_cut_proposes_what_an_unbroken_one_does(algorithm: str
     while step := mind(algorithm, seed=5).schedule.next(deepcopy(trials)):
         number = step.trial.id if step.trial else len(trials)
         if step.trial is None:
-            proposal = mind(algorithm, seed=5).proposer.next(deepcopy(trials))
-            trials.append(Trial(number, dict(proposal.values), proposal.source, step.bracket))
+            proposal = mind(algorithm, seed=5).proposal(deepcopy(trials), step)
+            trials.append(Trial(number, dict(proposal.values), proposal.source, step.bracket, step.origin))
         trial = trials[number]
         steps.append((number, step.epoch))
-        trial.rungs[step.epoch] = Rung(step.epoch, quality(trial.values, step.epoch), 1.0, len(steps))
+        trial.curve[step.epoch] = quality(trial.values, step.epoch)
+        trial.rungs[step.epoch] = Rung(step.epoch, trial.curve[step.epoch], 1.0, len(steps))
         trial.state = "done" if step.epoch == WHOLE.get(algorithm, 9) else "paused"
     assert steps == whole.steps
     assert [t.values for t in trials] == [t.values for t in whole.trials]

@@ -83,3 +83,18 @@ def test_a_checkpoint_that_has_changed_is_not_believed(words: list[str], capsys:
         assert "is gone" in capsys.readouterr().err
     finally:
         file.write_bytes(before)
+
+
+def test_repetitions_and_fronts_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "POLL_S", 0.0)
+    place = Pretended(more=lambda spec: {"size_mib": spec.train.optim.lr * 1e4})
+    monkeypatch.setattr("oneformer.automl.executor.Local", lambda share: place)
+    common = [*WORDS, "automl.algorithm=random", "automl.max_trials=6"]
+    again = [*common, f"results_dir={tmp_path / 'again'}", "automl.finalists=2"]
+    two = "automl.objectives={PQ: {direction: maximize}, size_mib: {direction: minimize}}"
+    front = [*common, f"results_dir={tmp_path / 'front'}", two, "automl.combine=pareto"]
+    for words, heading in ((again, "Trained again with fresh seeds"), (front, "Front")):
+        assert cli.main(["automl", "run", *words]) == cli.DONE
+        assert cli.main(["automl", "report", *words]) == cli.DONE
+        page = (folder_of(words) / "report.html").read_text(encoding="utf-8")
+        assert f"<h2>{heading}</h2>" in page and "Before and after" in page

@@ -41,6 +41,19 @@ def test_a_worker_trains_to_its_rung_and_says_how_it_went(data: TinyDataset, tmp
     assert outcome["result"]["stopped_by"] == "stop_at_epoch"
 
 
+def test_a_worker_measures_what_the_objectives_name(data: TinyDataset, tmp_path: Path) -> None:
+    wanted = "{mIoU: {direction: maximize}, size_mib: {direction: minimize}, latency_ms: {direction: minimize}}"
+    more = ("train.best_metric=mIoU", f"automl.objectives={wanted}")
+    spec = load_spec(None, words(data, tmp_path, *SHORT, *more), action="train")
+    (tmp_path / SPEC).write_text(to_yaml(spec, keys=changed_from_default(spec), comments=False))
+    told = trained(tmp_path, 1)["result"]
+    saved = load(tmp_path / "train" / "oneformer_model_best.pth")
+    weights = [v for k, v in saved["state_dict"].items() if k.startswith("model.") and not k.startswith("model.text.")]
+    assert told["metrics"]["mIoU"] == told["best"]["value"] == saved["oneformer"]["metrics"]["mIoU"]
+    assert told["metrics"]["size_mib"] == pytest.approx(sum(4 * w.numel() for w in weights) / 2**20, rel=0.02)
+    assert told["metrics"]["latency_ms"] > 0
+
+
 def test_faults_have_their_kinds() -> None:
     with pytest.raises(WorkError) as error:
         Criterion.raise_if_not_finite({"loss": torch.tensor(float("nan"))}, ["a.png"])
@@ -120,6 +133,29 @@ def test_the_best_is_measured_again_to_the_last_bit_and_handed_over(searched: tu
     record = json.loads((folder / "automl" / "best" / "best_rec.json").read_text())
     assert record["best"]["score"] == told["recorded"] and record["best"]["checkpoint_step"] > 0
     assert load(folder / "automl" / "best" / "model.pth")["oneformer"]["epoch"] == record["best"]["checkpoint_epoch"]
+
+
+@pytest.mark.slow
+def test_a_population_of_real_trainings(data: TinyDataset, tmp_path: Path) -> None:
+    """Children go on from the weights, the optimiser and the place of the better one, with their own settings."""
+    more = (
+        "automl.algorithm=pbt",
+        "automl.max_trials=3",
+        "automl.parameters=[train.optim.lr,train.optim.weight_decay]",
+    )
+    given = words(data, tmp_path, *SHORT, *more)
+    assert subprocess.run(command("run", given), env=ENVIRONMENT, check=False).returncode == cli.DONE
+    with Ledger(tmp_path / "automl", read_only=True) as ledger:
+        trials = list(ledger.trials.values())
+        children = [t for t in trials if t.origin]
+        assert len(children) == 2 and {t.state for t in trials} <= {"done", "paused"}
+        assert sum(3 in t.rungs for t in trials) == 3 and sum(t.spent for t in trials) == 9
+    for child in children:
+        assert child.origin is not None
+        log_text = (tmp_path / "automl" / "trials" / f"{child.id:04d}" / "log.txt").read_text()
+        assert f"(epoch {child.origin.epoch} finished" in log_text and "going on from" in log_text
+        assert "changed since the checkpoint was written: train.optim.lr" in log_text
+    assert subprocess.run(command("verify", given), env=ENVIRONMENT, check=False).returncode == cli.DONE
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from house import look_data, look_export, look_quantize, look_runs, look_sources, look_trt
 from house.effects_backbones import BACKBONES, COARSE
-from house.look_automl import command, folder, planned, ran, searched
+from house.look_automl import command, folder, given_up, planned, ran, searched
 from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
 from house.look_quantize import FOUR_BITS, STATIC, quantized
@@ -337,6 +337,7 @@ ENGINE = {
     "tensorrt.calibration_dir": Row("{data.images}", look_trt.measured, on=INT8),
     "tensorrt.calibration_images": Row("1", look_trt.measured, on=INT8),
 }
+TWO = "{{PQ: {{direction: maximize}}, size_mib: {{direction: minimize}}}}"
 AUTOML = {
     "parameters": Row("[train.optim.lr]", searched),
     "ranges": Row("{{train.optim.lr: {{valid_min: 1e-3, valid_max: 1e-2}}}}", searched),
@@ -347,7 +348,12 @@ AUTOML = {
     "min_epochs": Row("2", planned),
     "reduction_factor": Row("2", planned),
     "seed": Row("1", planned),
+    "early_stop_threshold": Row("0.0", given_up, on=("automl.algorithm=hyperband_es",)),
     "metric": Row("train_loss", ran),
+    "objectives": Row(TWO, planned),
+    "combine": Row("pareto", planned, on=(f"automl.objectives={TWO}",)),
+    "finalists": Row("2", planned),
+    "fresh_seeds": Row("3", planned, on=("automl.finalists=2",)),
     "max_concurrent": Row("2", ran),
     "retries": Row("0", ran),
     "results_dir": Row("elsewhere", folder),

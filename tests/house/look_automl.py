@@ -10,9 +10,11 @@ from unittest import mock
 from automl.pretended import Pretended
 from house.world import World
 from oneformer import cli
-from oneformer.automl.brain import Goal, brain_of
+from oneformer.automl.brain import brain_of
 from oneformer.automl.controller import Controller
 from oneformer.automl.ledger import Ledger
+from oneformer.automl.objective import goal_of
+from oneformer.automl.schedule import Hyperband
 from oneformer.automl.space import space_of
 from oneformer.automl.study import folder_of, study_of
 from oneformer.automl.trial import Rung, Trial
@@ -26,16 +28,26 @@ def searched(spec: ExperimentSpec, _: World) -> dict[str, Any]:
 
 def planned(spec: ExperimentSpec, _: World) -> Any:
     """The size of the search, and its trials when the spec's own values are the best."""
-    brain = brain_of(spec.automl, space_of(spec), goal=Goal("PQ", maximise=True), whole=9)
+    brain = brain_of(spec.automl, space_of(spec), goal=goal_of(spec.automl, "PQ"), whole=9)
     trials: list[Trial] = []
     while (step := brain.schedule.next(trials)) and len(trials) < 12:
         if step.trial is None:
-            proposal = brain.proposer.next(trials)
-            trials.append(Trial(len(trials), dict(proposal.values), proposal.source, step.bracket))
+            proposal = brain.proposal(trials, step)
+            trials.append(Trial(len(trials), dict(proposal.values), proposal.source, step.bracket, step.origin))
         trial = step.trial or trials[-1]
-        trial.rungs[step.epoch] = Rung(step.epoch, 10.0 - trial.id, 1.0, 1)
+        metrics = {"PQ": 10.0 - trial.id, "size_mib": float(trial.id)}
+        trial.rungs[step.epoch] = Rung(step.epoch, metrics["PQ"], 1.0, 1, metrics)
         trial.state = "paused" if step.epoch < 9 else "done"
-    return brain.schedule.expected(), [(t.values, t.source, list(t.rungs)) for t in trials]
+    return brain.goal.name, brain.schedule.expected(), [(t.values, t.source, list(t.rungs)) for t in trials]
+
+
+def given_up(spec: ExperimentSpec, _: World) -> bool:
+    """Whether a trial is given up that would end a little below the best."""
+    brain = brain_of(spec.automl, space_of(spec), goal=goal_of(spec.automl, "PQ"), whole=9)
+    assert isinstance(brain.schedule, Hyperband) and brain.schedule.hopeless
+    best = Trial(0, {}, "own", state="done", rungs={9: Rung(9, 60.0, 1.0, 1)})
+    other = Trial(1, {}, "random", state="paused", curve={e: 57.0 - 20.0 / e for e in (1, 2, 3)})
+    return brain.schedule.hopeless(other, [best, other])
 
 
 def folder(spec: ExperimentSpec, _: World) -> Any:

@@ -37,7 +37,8 @@ SHAPES = (
 )  # fmt: skip
 # Command and overrides. Those for a GPU end with a refusal where there is none, after the keys were read.
 STORIES = {
-    "search": ("automl run", "automl.max_trials=2", "automl.algorithm=random"),
+    "search": ("automl run", "automl.max_trials=2", "automl.algorithm=random", "automl.finalists=1"),
+    "search with forecasts": ("automl run", "automl.max_trials=2", "automl.algorithm=hyperband_es"),
     "train with drops": ("train", *STEPS),
     "train another network": ("train", *SHAPES),
     "train on a GPU": ("train", "train.is_dry_run=true", "train.accelerator=gpu"),

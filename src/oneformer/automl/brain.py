@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from oneformer.automl.propose import Proposer
-from oneformer.automl.schedule import Asha, Full, Hyperband, Schedule, best_first, rungs_between
+from oneformer.automl.confirm import Confirmed, Fresh
+from oneformer.automl.forecast import Hopeless
+from oneformer.automl.objective import Goal, fronts
+from oneformer.automl.population import SIZE, Population, generations
+from oneformer.automl.propose import Proposal, Proposer
+from oneformer.automl.schedule import Asha, Full, Hyperband, Schedule, Step, best_first, rungs_between
 from oneformer.automl.space import Space
 from oneformer.automl.trial import Trial
+from oneformer.errors import SpecError, UserErrors
 from oneformer.spec import AutomlSpec
 
 DEFAULT_TRIALS = 20
@@ -20,20 +25,11 @@ ALGORITHMS: dict[str, tuple[type, str, float]] = {
     "bfbo": (Full, "gp", 0.0),
     "asha": (Asha, "tpe", 0.0),
     "hyperband": (Hyperband, "random", 0.0),
+    "hyperband_es": (Hyperband, "random", 0.0),
     "bohb": (Hyperband, "tpe", 1 / 3),  # Falkner et al. 2018, section 4: a third keeps Hyperband's guarantees
+    "dehb": (Hyperband, "de", 0.0),
+    "pbt": (Population, "qmc", 0.0),
 }
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is searched for."""
-
-    metric: str
-    maximise: bool
-
-    def worth(self, score: float) -> float:
-        """A score as a number of which more is better."""
-        return score if self.maximise else -score
 
 
 @dataclass(frozen=True)
@@ -44,20 +40,65 @@ class Brain:
     schedule: Schedule
     proposer: Proposer
 
+    def proposal(self, trials: Sequence[Trial], step: Step) -> Proposal:
+        """The values of the new trial that a step asks for."""
+        if step.origin is None:
+            return self.proposer.next([t for t in trials if not t.again])
+        parent = next(t for t in trials if t.id == step.origin.trial)
+        if step.origin.seed:
+            return Proposal(dict(parent.values), "again")
+        return self.proposer.changed(parent, len(trials))
+
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """The trial to take: of those that got farthest the one with the best score; None while none has a score.
 
-        A better score after fewer epochs does not count: it was measured elsewhere on the schedule.
+        A better score after fewer epochs does not count: it was measured elsewhere on the schedule. Where finalists
+        were trained again, their fresh scores decide alone. Of a Pareto front it is the best in the first objective.
         """
+        if found := self.verdicts(trials):
+            return found[0].trial
+        if self.goal.pareto:
+            return next(iter(self.front(trials)), None)
         for epoch in reversed(self.schedule.rungs):
-            if found := best_first([t for t in trials if not t.broken], epoch, self.goal.worth):
-                return found[0]
+            if ordered := best_first(_sound(trials), epoch, self.goal.ranks):
+                return ordered[0]
         return None
+
+    def front(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Of those that got farthest the trials that no other beats in every objective, the first objective leading."""
+        for epoch in reversed(self.schedule.rungs):
+            here = [t for t in _sound(trials) if epoch in t.rungs]
+            if here:
+                values = self.goal.vectors([t.rungs[epoch] for t in here])
+                first = [(-v[0], t.id, t) for v, t, f in zip(values, here, fronts(values), strict=True) if f == 0]
+                return [t for _, _, t in sorted(first)]
+        return []
+
+    def verdicts(self, trials: Sequence[Trial]) -> list[Fresh]:
+        """What fresh seeds have shown of the finalists, the best first; empty where none were trained again."""
+        return self.schedule.verdicts(trials) if isinstance(self.schedule, Confirmed) else []
+
+    def wanted(self, trials: Sequence[Trial], *, over: bool) -> set[int]:
+        """Numbers of the trials whose checkpoints may still be asked for; `over`: the search has nothing left."""
+        best = self.best(trials)
+        kept = {best.id} if best else set()
+        if self.goal.pareto:
+            kept |= {t.id for t in self.front(trials)}
+        if over:
+            return kept
+        inner = self.schedule
+        if isinstance(inner, Confirmed):
+            kept |= {t.id for t in inner.chosen([t for t in trials if not t.again])}
+            inner = inner.inner
+        going = {t.id for t in trials if not t.ended}
+        if isinstance(inner, Population):
+            going -= inner.left_behind([t for t in trials if not t.again])
+        return kept | going
 
     def curve(self, trials: Sequence[Trial]) -> list[tuple[int, float]]:
         """(epochs spent by all trials together, best score at the whole training) each time that it gets better."""
-        rungs = sorted((rung.place, t, rung) for t in trials for rung in t.rungs.values())
-        spent, reached = 0, dict.fromkeys((t.id for t in trials), 0)
+        rungs = sorted((rung.place, t, rung) for t in trials if not t.again for rung in t.rungs.values())
+        spent, reached = 0, {t.id: t.begun for t in trials}
         found: list[tuple[int, float]] = []
         for _, trial, rung in rungs:
             spent += rung.epoch - reached[trial.id]
@@ -70,16 +111,41 @@ class Brain:
 
 def brain_of(automl: AutomlSpec, space: Space, *, goal: Goal, whole: int) -> Brain:
     """The brain that the settings ask for; `whole` is the length of a whole training in epochs."""
+    _fitting(automl, goal)
     kind, usual, chance = ALGORITHMS[automl.algorithm]
     rungs = rungs_between(automl.min_epochs, whole, automl.reduction_factor)
     schedule: Any
     if kind is Full:
         schedule = Full(whole, automl.max_trials or DEFAULT_TRIALS)
     elif kind is Asha:
-        schedule = Asha(rungs, automl.reduction_factor, automl.max_trials or DEFAULT_TRIALS, goal.worth)
+        schedule = Asha(rungs, automl.reduction_factor, automl.max_trials or DEFAULT_TRIALS, goal.ranks)
         schedule = replace(schedule, most=schedule.expected().most)
+    elif kind is Population:
+        schedule = Population(generations(automl.min_epochs, whole), automl.max_trials or SIZE, goal.worth)
     else:
-        schedule = Hyperband(rungs, automl.reduction_factor, goal.worth, automl.max_trials)
+        schedule = Hyperband(rungs, automl.reduction_factor, goal.ranks, automl.max_trials)
+        if automl.algorithm == "hyperband_es":
+            schedule = replace(schedule, hopeless=Hopeless(whole, automl.early_stop_threshold, goal.worth))
+    if automl.finalists:
+        schedule = Confirmed(schedule, goal.ranks, automl.finalists, automl.fresh_seeds)
     sampler = usual if automl.sampler == "auto" else automl.sampler
     share = chance if sampler not in ("random", "qmc") else 0.0
-    return Brain(goal, schedule, Proposer(space, sampler, automl.seed, goal.worth, share))
+    return Brain(goal, schedule, Proposer(space, sampler, automl.seed, goal, share))
+
+
+def _fitting(automl: AutomlSpec, goal: Goal) -> None:
+    """Raises UserErrors where settings exclude each other."""
+    wrong = []
+    if goal.parts and automl.algorithm in ("pbt", "hyperband_es"):
+        what = f"{automl.algorithm} follows the curve of one score, but there are several objectives"
+        wrong.append(SpecError(what, where="automl.algorithm", hint="take asha, or automl.metric alone"))
+    if goal.pareto and automl.finalists:
+        what = "a Pareto front has no single best to train again"
+        wrong.append(SpecError(what, where="automl.finalists", hint="automl.combine=weighted has"))
+    if wrong:
+        raise UserErrors(wrong)
+
+
+def _sound(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials of the search itself that are worth something."""
+    return [t for t in trials if not t.broken and not t.again]

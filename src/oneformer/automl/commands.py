@@ -132,11 +132,12 @@ class SearchPlan:
 def plan(spec: ExperimentSpec, *, dry_run: bool = False) -> SearchPlan:  # noqa: ARG001  # it changes nothing anyway
     """The size of the search, and the time it takes by what was measured so far."""
     study = study_of(spec)
+    study.brain().proposer.need()
     expected = study.brain().schedule.expected()
     done, seconds = 0, 0.0
     if (study.folder / FILE).is_file():
         with Ledger(study.folder, read_only=True) as ledger:
-            done = sum(t.epochs for t in ledger.trials.values())
+            done = sum(t.spent for t in ledger.trials.values())
             seconds = sum(r.seconds for t in ledger.trials.values() for r in t.rungs.values())
     left = max(expected.epochs - done, 0) / spec.automl.max_concurrent
     eta = seconds / done * left if done else None
@@ -178,13 +179,13 @@ class Progress:
         return {
             "experiment_id": str(self.study.folder),
             "active": self.active,
-            "metric": self.brain.goal.metric,
-            "direction": "maximize" if self.brain.goal.maximise else "minimize",
+            "metric": self.brain.goal.name,
+            "direction": "maximize" if self.brain.goal.more else "minimize",
             "progress": {
                 "total": self.brain.schedule.expected().trials,
                 "completed": sum(t.ended for t in trials),
                 "states": count,
-                "epochs": sum(t.epochs for t in trials),
+                "epochs": sum(t.spent for t in trials),
             },
             "best": records[best.id] | {"epoch": best.epochs} if best else None,
             "recommendations": records,
@@ -204,19 +205,24 @@ class Progress:
             rows.append(
                 (str(t.id), t.source, t.state, str(t.epochs), score, mark, *(_shown(t.values[k]) for k in keys))
             )
-        head = ("trial", "from", "state", "epochs", goal.metric, "", *(k.rpartition(".")[2] for k in keys))
+        head = ("trial", "from", "state", "epochs", goal.name, "", *(k.rpartition(".")[2] for k in keys))
         lines = [align(head, rows, text_columns=3)] if rows else ["no trial yet"]
         whole = self.brain.schedule.expected()
-        spent = sum(t.epochs for t in self.trials.values())
+        spent = sum(t.spent for t in self.trials.values())
         lines += ["", f"{len(self.trials)} of {whole.trials} trials, {spent} of about {whole.epochs} epochs"]
         if self.ended != "done":
             lines.append("running" if self.active else "not running; oneformer automl run goes on")
         broken = [t for t in self.trials.values() if t.broken]
         lines += [f"trial {t.id} is {t.state}: {t.reason.splitlines()[0]}" for t in broken[:5]]
+        for found in self.brain.verdicts(list(self.trials.values())):
+            spread = "" if found.spread is None else f" +- {found.spread:.2g}"
+            lost = f", {found.broken} broke" if found.broken else ""
+            seeds = f"{len(found.scores)} fresh seeds{lost}"
+            lines.append(f"trial {found.trial.id} again: {goal.name} {found.mean:.4g}{spread} ({seeds})")
         own = self.trials.get(0)
         if best and own and own.rungs and best.id:
             ours = own.rungs[own.epochs]
-            lines.append(f"the spec's own values: {goal.metric} {ours.score:.4g} after {ours.epoch} epochs")
+            lines.append(f"the spec's own values: {goal.name} {ours.score:.4g} after {ours.epoch} epochs")
         return "\n".join(lines)
 
 
@@ -250,7 +256,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
             raise KeyboardInterrupt("stopped; what ran is saved, and the same command goes on") from None
         done = Progress(study, controller.brain(), ledger.trials, active=False, ended=ended)
         best = done.best
-        kpi = {done.brain.goal.metric: best.rungs[best.epochs].score} if best else {}
+        kpi = {done.brain.goal.name: best.rungs[best.epochs].score} if best else {}
         status.running(f"{len(ledger.trials)} trials.", kpi=kpi)
     return done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 from oneformer.automl.brain import Brain
 from oneformer.automl.executor import Executor, Running
 from oneformer.automl.ledger import Ledger
+from oneformer.automl.schedule import Step
 from oneformer.automl.study import RECORD, Study, digest_of
 from oneformer.automl.trial import Checkpoint, Finished, Trial
 from oneformer.automl.worker import OUTCOME, SPEC
@@ -25,6 +27,7 @@ from oneformer.runs.atomic import write_text
 log = logging.getLogger(__name__)
 
 STOP = "stop"
+BEST, STATES = "oneformer_model_best.pth", "model_epoch_*.pth"  # what a training calls its checkpoints
 LEASE_S, RENEW_S = 180.0, 45.0
 POLL_S = 0.2
 GIVE_UP = 3  # trials that end without a score before any has one
@@ -58,7 +61,7 @@ class Controller:
                     return "stopped"
                 self._start()
                 if not self.running:
-                    self._tidy_up()
+                    self._drop(self.brain(), over=True)
                     return "done"
                 self._renew()
                 time.sleep(POLL_S)
@@ -86,11 +89,12 @@ class Controller:
                 return
             trial = step.trial
             if trial is None:
-                trial = self._new(brain, step.bracket)
+                trial = self._new(brain, step)
                 if trial.ended:
                     continue
             folder = self.study.trial_folder(trial)
             folder.mkdir(parents=True, exist_ok=True)
+            self._inherit(trial, folder / "train")
             _write_spec(folder / SPEC, self.study, trial)
             (folder / OUTCOME).unlink(missing_ok=True)
             owner = f"{socket.gethostname()}:{os.getpid()}"
@@ -99,9 +103,23 @@ class Controller:
             log.info("trial %d (%s): epoch %d to %d of %d", trial.id, trial.source, trial.epochs, step.epoch, whole)
             self.running[trial.id] = self.executor.start(folder, self.study.epoch_for(step.epoch))
 
-    def _new(self, brain: Brain, bracket: int) -> Trial:
-        proposal = brain.proposer.next(self.trials)
-        trial = self.ledger.add(proposal.values, source=proposal.source, bracket=bracket)
+    def _inherit(self, trial: Trial, folder: Path) -> None:
+        """Give a trial that goes on from another one's weights second names of its checkpoints, once."""
+        if not trial.begun or any(folder.glob(STATES)):
+            return
+        assert trial.origin is not None
+        parent = self.ledger.trials[trial.origin.trial]
+        source = self.study.trial_folder(parent)
+        best = source / RECORD
+        folder.mkdir(exist_ok=True)
+        # The state last: while it is missing, this is done again.
+        for path, name in [(best, BEST), *((p, p.name) for p in sorted(source.glob(f"train/{STATES}"))[-1:])]:
+            if path.is_file():
+                _linked(path, folder / name)
+
+    def _new(self, brain: Brain, step: Step) -> Trial:
+        proposal = brain.proposal(self.trials, step)
+        trial = self.ledger.add(proposal.values, source=proposal.source, bracket=step.bracket, origin=step.origin)
         if trial.id and (faults := self.study.space.faults(self.study.spec, proposal.values)):
             self.ledger.end(trial, "infeasible", faults[0])
             log.info("trial %d cannot be trained: %s", trial.id, faults[0])
@@ -137,32 +155,29 @@ class Controller:
 
     def _finish(self, trial: Trial, outcome: dict[str, Any], folder: Path) -> None:
         result = outcome["result"]
-        score, metric = result["best"]["value"], result["best"]["metric"]
+        value, metric = result["best"]["value"], result["best"]["metric"]
+        metrics = {k: v for k, v in result["metrics"].items() if isinstance(v, int | float) and math.isfinite(v)}
+        score = None if value is None else self.brain().goal.score(value, metrics)
         if score is None:
-            self._end(trial, "failed", f"no validation has given a {metric}")
+            wanted = [part.metric for part in self.brain().goal.parts] or [metric]
+            missing = [name for name in wanted if value is None or name not in metrics]
+            self._end(trial, "failed", f"no validation has given a {' and a '.join(missing or [metric])}")
             return
         if "metric" not in self.ledger.facts():
             self.ledger.set_facts({"metric": metric})
-        metrics = {k: v for k, v in result["metrics"].items() if isinstance(v, int | float)}
         curve = {int(epoch): value for epoch, value in outcome["curve"].items()}
         done = Finished(score, outcome["seconds"], metrics, curve, self._keep(folder))
         brain = self.brain()
         self.ledger.finish(trial, done, last=trial.target == brain.schedule.rungs[-1])
-        log.info("trial %d: %s %.4g after %d epochs", trial.id, metric, score, trial.epochs)
-        self._drop_worse(brain)
+        log.info("trial %d: %s %.4g after %d epochs", trial.id, brain.goal.name, score, trial.epochs)
+        self._drop(brain, over=False)
 
     def _keep(self, folder: Path) -> Checkpoint | None:
         """A second name for the best checkpoint, which later parts of the training leave alone."""
-        best, record = folder / "train" / "oneformer_model_best.pth", folder / RECORD
+        best, record = folder / "train" / BEST, folder / RECORD
         if not best.is_file():
             return None
-        part = record.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        try:
-            os.link(best, part)
-        except OSError:
-            shutil.copyfile(best, part)
-        part.replace(record)
+        _linked(best, record)
         return Checkpoint(str(record.relative_to(self.study.folder)), digest_of(record), record.stat().st_size)
 
     def _end(self, trial: Trial, state: str, reason: str) -> None:
@@ -177,18 +192,11 @@ class Controller:
             raise WorkError(f"{len(ended)} trials have ended and none has a score, the last: {reason}", hint=hint)
         self._drop_files(trial)
 
-    def _drop_worse(self, brain: Brain) -> None:
-        """A whole training that is not the best will never be asked for again."""
-        best = brain.best(self.trials)
+    def _drop(self, brain: Brain, *, over: bool) -> None:
+        """Remove what will never be asked for again; any trial can be had again by training it, bit for bit."""
+        wanted = brain.wanted(self.trials, over=over)
         for trial in self.trials:
-            if trial.state == "done" and best and trial.id != best.id:
-                self._drop_files(trial)
-
-    def _tidy_up(self) -> None:
-        """At the end only the best is kept; any other trial can be had again by training it, bit for bit."""
-        best = self.brain().best(self.trials)
-        for trial in self.trials:
-            if best and trial.id != best.id:
+            if trial.id not in wanted and trial.state != "running":
                 self._drop_files(trial)
 
     def _drop_files(self, trial: Trial) -> None:
@@ -220,6 +228,17 @@ class Controller:
             del self.running[number]
             if trial.state == "running":
                 self.ledger.put_back(trial, "the search was stopped", retry=False)
+
+
+def _linked(source: Path, target: Path) -> None:
+    """A second name for a file, a copy where the disk has none."""
+    part = target.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), part)
+    except OSError:
+        shutil.copyfile(source, part)
+    part.replace(target)
 
 
 def _outcome(path: Path) -> dict[str, Any]:

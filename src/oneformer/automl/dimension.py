@@ -41,6 +41,15 @@ class Dimension:
             return low * (high / low) ** place
         return low + place * (high - low)
 
+    def place_of(self, value: Any) -> float:
+        """The place 0..1 of a value, the middle of those that give it."""
+        if self.kind == "choice":
+            same = [i for i, choice in enumerate(self.slots()) if self.choices[choice] == value]
+            return (sum(same) / len(same) + 0.5) / len(self.slots())
+        low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
+        place = math.log(value / low) / math.log(high / low) if self.log else (value - low) / (high - low)
+        return min(max(place, 0.0), 1.0)
+
     def realised(self, value: Any) -> Any:
         """A drawn value as the spec gets it: whole numbers whole, others with few digits, never outside the range."""
         if self.kind == "choice":

@@ -14,16 +14,20 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from oneformer.automl.trial import STATES, Checkpoint, Finished, Rung, Trial
+from oneformer.automl.trial import STATES, Checkpoint, Finished, Origin, Rung, Trial
 from oneformer.errors import UserError, WorkError
 from oneformer.runs.atomic import plain
 
 FILE, LOCK = "study.sqlite", "controller.lock"
+CURVE = "curve"  # the name under which the searched metric of every epoch is kept
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trial (
   id INTEGER PRIMARY KEY, point TEXT NOT NULL, source TEXT NOT NULL, bracket INTEGER NOT NULL,
   state TEXT NOT NULL, reason TEXT NOT NULL, retries INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS origin (
+  trial INTEGER PRIMARY KEY REFERENCES trial, parent INTEGER NOT NULL REFERENCES trial, epoch INTEGER NOT NULL,
+  seed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS lease (
   trial INTEGER PRIMARY KEY REFERENCES trial, epoch INTEGER NOT NULL, owner TEXT NOT NULL, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS rung (
@@ -112,14 +116,24 @@ class Ledger:
 
     def _read(self) -> dict[int, Trial]:
         found: dict[int, Trial] = {}
-        for number, point, *rest in self._base.execute(
+        for number, point, source, bracket, *more in self._base.execute(
             "SELECT id, point, source, bracket, state, reason, retries FROM trial ORDER BY id"
         ):
-            found[number] = Trial(number, json.loads(point), *rest)
+            found[number] = Trial(number, json.loads(point), source, bracket, None, *more)
+        for number, *origin in self._base.execute("SELECT trial, parent, epoch, seed FROM origin"):
+            found[number].origin = Origin(*origin)
+        measured: dict[tuple[int, int], dict[str, float]] = {}
+        for number, epoch, name, value in self._base.execute(
+            "SELECT trial, epoch, name, value FROM metric ORDER BY epoch"
+        ):
+            if name == CURVE:
+                found[number].curve[epoch] = value
+            else:
+                measured.setdefault((number, epoch), {})[name] = value
         for place, number, epoch, score, seconds in self._base.execute(
             "SELECT place, trial, epoch, score, seconds FROM rung ORDER BY place"
         ):
-            found[number].rungs[epoch] = Rung(epoch, score, seconds, place)
+            found[number].rungs[epoch] = Rung(epoch, score, seconds, place, measured.get((number, epoch), {}))
         for number, epoch in self._base.execute("SELECT trial, epoch FROM lease"):
             found[number].target = epoch
         return found
@@ -153,12 +167,16 @@ class Ledger:
         with self._change("facts", None, sorted(facts)) as base:
             base.executemany("INSERT OR REPLACE INTO study (key, value) VALUES (?, ?)", rows)
 
-    def add(self, values: Mapping[str, Any], *, source: str, bracket: int = 0) -> Trial:
+    def add(self, values: Mapping[str, Any], *, source: str, bracket: int = 0, origin: Origin | None = None) -> Trial:
         """A new trial, numbered on from 0."""
-        made = Trial(len(self.trials), dict(values), source, bracket)
+        made = Trial(len(self.trials), dict(values), source, bracket, origin)
         with self._change("added", made.id, source) as base:
             row = (made.id, _json(made.values), source, bracket, made.state, "", 0)
             base.execute("INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            if origin:
+                base.execute(
+                    "INSERT INTO origin VALUES (?, ?, ?, ?)", (made.id, origin.trial, origin.epoch, origin.seed)
+                )
         self.trials[made.id] = made
         return made
 
@@ -177,17 +195,18 @@ class Ledger:
     def finish(self, trial: Trial, done: Finished, *, last: bool) -> None:
         """The trial has reached the epoch it was leased for; with `last` it is complete."""
         place = 1 + max((r.place for t in self.trials.values() for r in t.rungs.values()), default=0)
-        epoch, rung = trial.target, Rung(trial.target, done.score, done.seconds, place)
+        epoch, rung = trial.target, Rung(trial.target, done.score, done.seconds, place, dict(done.metrics))
         with self._moved(trial, "done" if last else "paused", "finished", detail={"epoch": epoch}) as base:
             base.execute("INSERT INTO rung VALUES (?, ?, ?, ?, ?)", (place, trial.id, epoch, done.score, done.seconds))
             metrics = [(trial.id, epoch, name, value) for name, value in done.metrics.items()]
-            metrics += [(trial.id, at, "curve", value) for at, value in done.curve.items()]
+            metrics += [(trial.id, at, CURVE, value) for at, value in done.curve.items()]
             base.executemany("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?)", metrics)
             if done.checkpoint:
                 file = done.checkpoint
                 row = (trial.id, epoch, file.path, file.digest, file.size)
                 base.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)", row)
         trial.rungs[epoch] = rung
+        trial.curve |= done.curve
 
     def end(self, trial: Trial, state: str, reason: str) -> None:
         """The trial ends as `failed` or `infeasible`."""

@@ -25,6 +25,8 @@ def page(study: Study, brain: Brain, ledger: Ledger) -> str:
     parts = [
         header("OneFormer AutoML", str(study.folder), _facts(study, brain, trials)),
         _compared(study, brain, trials, best),
+        _again(brain, trials),
+        _front(brain, trials),
         _importance(brain, trials),
         _progress(brain, trials),
         _curves(brain, ledger, trials),
@@ -36,14 +38,14 @@ def page(study: Study, brain: Brain, ledger: Ledger) -> str:
 
 def _facts(study: Study, brain: Brain, trials: Sequence[Trial]) -> list[tuple[str, str]]:
     automl, whole = study.spec.automl, study.spec.train.num_epochs
-    spent = sum(t.epochs for t in trials)
+    spent = sum(t.spent for t in trials)
     saved = len(trials) * whole - spent
     seconds = sum(r.seconds for t in trials for r in t.rungs.values())
     learned = sum(t.source in LEARNING for t in trials)
     broken = sum(t.broken for t in trials)
     over = brain.schedule.next(trials) is None and not any(t.state == "running" for t in trials)
     return [
-        ("searched for", f"{brain.goal.metric}, {'more' if brain.goal.maximise else 'less'} is better"),
+        ("searched for", f"{brain.goal.name}, {'more' if brain.goal.more else 'less'} is better"),
         ("algorithm", f"{automl.algorithm}, new trials by {brain.proposer.sampler}, seed {automl.seed}"),
         ("trials", f"{len(trials)} of {brain.schedule.expected().trials}, {broken} without a score"),
         ("proposed by a model", f"{learned} of {len(trials)}"),
@@ -65,10 +67,33 @@ def _compared(study: Study, brain: Brain, trials: Sequence[Trial], best: Trial |
         for name, t in named
     ]
     note = "One training each: how much of the difference is chance is not known."
+    if brain.verdicts(trials):
+        note = "One training each; the next table tells what fresh seeds have shown."
     if best and best.id == 0:
         note = "Nothing that was tried is better than the spec's own values."
-    columns = ["", brain.goal.metric, "epochs", *(d.key for d in study.space.dimensions)]
+    columns = ["", brain.goal.name, "epochs", *(d.key for d in study.space.dimensions)]
     return _table("Before and after", columns, rows, note)
+
+
+def _again(brain: Brain, trials: Sequence[Trial]) -> str:
+    """What fresh seeds have shown of the finalists."""
+    rows = []
+    for found in brain.verdicts(trials):
+        spread = "-" if found.spread is None else f"{found.spread:.2g}"
+        mean = f"{found.mean:.4g}" if found.scores else "-"
+        rows.append([str(found.trial.id), _score(found.trial), mean, spread, str(len(found.scores)), str(found.broken)])
+    columns = ["trial", "first score", "mean of fresh seeds", "standard deviation", "trainings", "broken"]
+    note = "The first score was chosen because it was high; the mean of the fresh ones decides which trial is the best."
+    return _table("Trained again with fresh seeds", columns, rows, note) if rows else ""
+
+
+def _front(brain: Brain, trials: Sequence[Trial]) -> str:
+    """The trials that no other beats in every objective."""
+    if not brain.goal.pareto:
+        return ""
+    names = [part.metric for part in brain.goal.parts]
+    rows = [[str(t.id), *(f"{t.rungs[t.epochs].metrics[n]:.4g}" for n in names)] for t in brain.front(trials)]
+    return _table("Front", ["trial", *names], rows, "No other trial is as good in all of these and better in one.")
 
 
 def _importance(brain: Brain, trials: Sequence[Trial]) -> str:
@@ -82,7 +107,7 @@ def _progress(brain: Brain, trials: Sequence[Trial]) -> str:
     points: Points = [(float(spent), score) for spent, score in brain.curve(trials)]
     if not points:
         return ""
-    last = float(sum(t.epochs for t in trials))
+    last = float(sum(t.spent for t in trials))
     points += [(last, points[-1][1])] if last > points[-1][0] else []
     chart = line_chart({"best whole training": points}, label="Best score by epochs spent", x_label="epochs spent")
     return f'<section><h2>Progress</h2><div class="charts"><figure>{chart}</figure></div></section>\n'
@@ -111,7 +136,7 @@ def _all(study: Study, brain: Brain, trials: Sequence[Trial]) -> str:
         [str(t.id), t.source, t.state, str(t.epochs), _score(t), *(_shown(t.values[k]) for k in keys), t.reason[:200]]
         for t in trials
     ]
-    columns = ["trial", "from", "state", "epochs", brain.goal.metric, *(k.rpartition(".")[2] for k in keys), "reason"]
+    columns = ["trial", "from", "state", "epochs", brain.goal.name, *(k.rpartition(".")[2] for k in keys), "reason"]
     return _table("All trials", columns, rows)
 
 

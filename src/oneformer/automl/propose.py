@@ -9,24 +9,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oneformer.automl.dimension import Dimension
-from oneformer.automl.schedule import Worth
+from oneformer.automl import evolve
+from oneformer.automl.objective import Goal
 from oneformer.automl.space import Space
 from oneformer.automl.trial import Trial
-from oneformer.errors import MissingExtra
+from oneformer.errors import MissingExtra, SpecError
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
+    from oneformer.automl.models import Models
 
-LEARNING = ("tpe", "gp")
+LEARNING = ("tpe", "gp", "cmaes", "nsga2", "de")
+OPTUNA = ("tpe", "gp", "cmaes", "nsga2")
 TRIES = 20  # to find a point that was not there before
+POPULATION = 10  # of a generation of NSGA-II: a search has tens of trials, not the thousands that its paper has
+FIRST = {"de": 3, "nsga2": POPULATION}  # trials with a score that these samplers cannot do without
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,47 @@ class Proposer:
 
     Args:
         space: the searched keys.
-        sampler: `random`, `qmc` (evenly spread points), `tpe` or `gp` (which learn).
+        sampler: `random`, `qmc` (evenly spread points), or one of `LEARNING`.
         seed: of all draws.
-        worth: of a score; more is better.
+        goal: what is searched for.
         random_share: of the trials that a learning sampler leaves to chance.
     """
 
     space: Space
     sampler: str
     seed: int
-    worth: Worth
+    goal: Goal
     random_share: float = 0.0
 
     @property
     def startup(self) -> int:
         """Trials with a score that a model needs; until then points are spread evenly."""
-        return 2 + len(self.space.dimensions) // 2
+        return max(2 + len(self.space.dimensions) // 2, FIRST.get(self.sampler, 0))
+
+    @cached_property
+    def models(self) -> Models:
+        """Optuna's samplers; raises MissingExtra without Optuna."""
+        self.need()
+        from oneformer.automl.models import Models
+
+        return Models(self.space.dimensions, self.startup, POPULATION)
 
     def need(self) -> None:
-        """Raises MissingExtra when the sampler learns and Optuna is not installed: before anything is trained."""
-        if self.sampler in LEARNING and not find_spec("optuna"):
-            raise MissingExtra("optuna", extra="automl", needed_for=f"automl.sampler {self.sampler}")
+        """What can be said before anything is trained.
+
+        Raises:
+            MissingExtra: the sampler is Optuna's, or needs one more package, and that is not installed.
+            SpecError: the sampler cannot search this space.
+        """
+        needed_for = f"automl.sampler {self.sampler}"
+        if self.sampler in OPTUNA and not find_spec("optuna"):
+            raise MissingExtra("optuna", extra="automl", needed_for=needed_for)
+        if self.sampler == "cmaes":
+            if not find_spec("cmaes"):
+                raise MissingExtra("cmaes", extra="automl", needed_for=needed_for)
+            if sum(d.kind != "choice" and d.low < d.high for d in self.space.dimensions) < 2:
+                hint = "search two numbers or more, or let automl.sampler be tpe"
+                raise SpecError("CMA-ES needs two numbers to search", where="automl.sampler", hint=hint)
 
     def next(self, trials: Sequence[Trial]) -> Proposal:
         """The next trial; the first of all is the spec itself.
@@ -82,34 +104,49 @@ class Proposer:
             source, values = "random", self.space.draw(rng.random)
         return Proposal(values, source)
 
+    def changed(self, parent: Trial, number: int) -> Proposal:
+        """The values of a trial, changed a little for the one with another number."""
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
+        return Proposal(evolve.changed(self.space, parent.values, rng), "pbt")
+
     def _drawn(self, trials: Sequence[Trial], rng: np.random.Generator) -> tuple[str, dict[str, Any]]:
         if self.sampler == "random" or rng.random() < self.random_share:
             return "random", self.space.draw(rng.random)
-        scored = sum(bool(t.rungs) and not t.broken for t in trials)
-        if self.sampler == "qmc" or scored < self.startup:
+        scored = [t for t in trials if t.rungs and not t.broken]
+        if self.sampler == "qmc" or len(scored) < self.startup:
             places = iter(self._spread(len(trials)))
             return "qmc", self.space.draw(lambda: next(places))
-        return self.sampler, self._learned(trials, int(rng.integers(2**31)))
+        values = standing(trials, self.goal)
+        if self.sampler == "de":
+            best = sorted(scored, key=lambda t: (-values[t.id], t.id))
+            return "de", evolve.descendant(self.space, [t.values for t in best], rng)
+        seed = int(rng.integers(2**31))
+        if self.sampler in ("tpe", "gp"):
+            return self.sampler, self.models.learned(self.sampler, trials, values, seed=seed)
+        several = self.goal.pareto and len({t.epochs for t in scored}) == 1 and self.sampler == "nsga2"
+        vectors = self._vectors(trials) if several else {number: [value] for number, value in values.items()}
+        return self.sampler, self.models.evolved(self.sampler, trials, vectors, seed=seed)
 
-    def _spread(self, number: int) -> list[float]:
+    def _vectors(self, trials: Sequence[Trial]) -> dict[int, list[float]]:
+        """All objectives of each trial that has ended; of a broken one the worst of each."""
+        scored = [t for t in trials if t.rungs and not t.broken]
+        found = self.goal.vectors([t.rungs[t.epochs] for t in scored])
+        worst = found.min(axis=0).tolist()
+        told = {t.id: row for t, row in zip(scored, found.tolist(), strict=True)}
+        return told | {t.id: worst for t in trials if t.broken}
+
+    @cached_property
+    def _points(self) -> Any:
         from scipy.stats.qmc import Sobol
 
+        return Sobol(len(self.space.dimensions), scramble=True, seed=np.random.default_rng(self.seed))
+
+    def _spread(self, number: int) -> list[float]:
+        """The last of `number` evenly spread points, 0..1."""
         with warnings.catch_warnings():  # of balance, which needs a power of two
             warnings.simplefilter("ignore", UserWarning)
-            points = Sobol(len(self.space.dimensions), scramble=True, seed=np.random.default_rng(self.seed))
-            return [min(float(p), 1 - 1e-12) for p in points.random(number)[-1]]
-
-    def _learned(self, trials: Sequence[Trial], seed: int) -> dict[str, Any]:
-        self.need()
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="maximize", sampler=self._model(seed))
-            study.add_trials(self._told(trials))
-            asked = study.ask({d.key: distribution(d) for d in self.space.dimensions}).params
-        return {d.key: _value(d, asked[d.key]) for d in self.space.dimensions}
+            points = self._points.reset().random(number)
+        return [min(float(p), 1 - 1e-12) for p in points[-1]]
 
     def importance(self, trials: Sequence[Trial]) -> dict[str, float]:
         """How much each key matters, as shares of 1 (PED-ANOVA); {} with too few scores, or without Optuna."""
@@ -117,70 +154,24 @@ class Proposer:
             return {}
         if not find_spec("optuna"):
             return {}
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="maximize")
-            study.add_trials([t for t in self._told(trials) if t.state == optuna.trial.TrialState.COMPLETE])
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
-
-    def _model(self, seed: int) -> BaseSampler:
-        from optuna.samplers import GPSampler, TPESampler
-
-        if self.sampler == "gp":
-            return GPSampler(seed=seed, n_startup_trials=self.startup)
-        return TPESampler(seed=seed, n_startup_trials=self.startup, multivariate=True)
-
-    def _told(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
-        """The trials as Optuna knows them: those that got farther are better, then the better score decides.
-
-        Scores of unequal lengths of training cannot be compared, but their order can, and it is what a sampler needs.
-        Broken trials are the worst of all, and what cannot be computed at all breaks a constraint besides.
-        """
-        from optuna.trial import TrialState, create_trial
-
-        distributions = {d.key: distribution(d) for d in self.space.dimensions}
-        told = []
-        values = self._values(trials)
-        for trial in trials:
-            params = {d.key: _asked(d, trial.values[d.key]) for d in self.space.dimensions}
-            common: dict[str, Any] = {"params": params, "distributions": distributions}
-            if trial.id in values:
-                constraint = {"computable": float(trial.state == "infeasible")}
-                told.append(create_trial(value=values[trial.id], constraints=constraint, **common))
-            else:
-                told.append(create_trial(state=TrialState.RUNNING, **common))
-        return told
-
-    def _values(self, trials: Sequence[Trial]) -> dict[int, float]:
-        scored = [t for t in trials if t.rungs and not t.broken]
-        lengths = {t.epochs for t in scored}
-        if len(lengths) == 1:
-            found = {t.id: self.worth(t.rungs[t.epochs].score) for t in scored}
-        else:
-            ordered = sorted(scored, key=lambda t: (t.epochs, self.worth(t.rungs[t.epochs].score), -t.id))
-            found = {t.id: float(place) for place, t in enumerate(ordered)}
-        worst = min(found.values(), default=0.0)
-        return found | {t.id: worst for t in trials if t.broken}
+        return self.models.importance(trials, standing(trials, self.goal))
 
 
-def distribution(dimension: Dimension) -> BaseDistribution:
-    """How Optuna draws a key."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+def standing(trials: Sequence[Trial], goal: Goal) -> dict[int, float]:
+    """Number of each trial that has a score or broke -> how good it is; more is better.
 
-    if dimension.kind == "choice":
-        return CategoricalDistribution(list(range(len(dimension.slots()))))
-    if dimension.kind == "int":
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _asked(dimension: Dimension, value: Any) -> Any:
-    return dimension.slot_of(value) if dimension.kind == "choice" else value
-
-
-def _value(dimension: Dimension, asked: Any) -> Any:
-    return dimension.choices[dimension.slots()[asked]] if dimension.kind == "choice" else dimension.realised(asked)
+    Scores of unequal lengths of training cannot be compared, but their order can, and it is what a sampler needs: those
+    that got farther are better, then the better score decides. Broken trials are as bad as the worst.
+    """
+    scored = [t for t in trials if t.rungs and not t.broken]
+    groups: dict[int, list[Trial]] = {}
+    for trial in scored:
+        groups.setdefault(trial.epochs, []).append(trial)
+    found: dict[int, float] = {}
+    for epochs, group in groups.items():
+        ranks = goal.ranks([t.rungs[epochs] for t in group])
+        for trial, rank in zip(group, ranks, strict=True):
+            # Between two lengths there is room for every score; the trial's value does not depend on the others.
+            found[trial.id] = rank if len(groups) == 1 else epochs + rank / (2 * (1 + abs(rank)))
+    worst = min(found.values(), default=0.0)
+    return found | {t.id: worst for t in trials if t.broken}

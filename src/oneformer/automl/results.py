@@ -111,7 +111,8 @@ def verify(spec: ExperimentSpec, *, dry_run: bool = False) -> Verified | Plan:
     from oneformer.actions.evaluate import run as evaluate
 
     with winner_of(spec) as winner:
-        metric, recorded = winner.brain.goal.metric, winner.rung.score
+        goal = winner.brain.goal
+        metric, recorded = goal.metric, winner.rung.metrics[goal.metric] if goal.parts else winner.rung.score
         if metric == "train_loss":
             raise UserError("a training loss cannot be measured again", where="automl.metric")
         again = winner.study.trial_spec(winner.trial)
@@ -165,7 +166,7 @@ def export_best(spec: ExperimentSpec, *, dry_run: bool = False) -> Exported | Pl
         keys = [k for k in changed_from_default(best) if k.split(".")[0] not in NOT_OF_A_RUN]
         write_text(folder / "spec.yaml", to_yaml(best, keys=keys, comments=False)).chmod(0o600)
         write_json(folder / "best_rec.json", best_rec(winner))
-        return Exported(folder, winner.brain.goal.metric, winner.rung.score, winner.trial.id)
+        return Exported(folder, winner.brain.goal.name, winner.rung.score, winner.trial.id)
 
 
 def best_rec(winner: Winner) -> dict[str, Any]:
@@ -175,8 +176,8 @@ def best_rec(winner: Winner) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "experiment_id": str(winner.study.folder),
-        "metric_name": brain.goal.metric,
-        "direction": "maximize" if brain.goal.maximise else "minimize",
+        "metric_name": brain.goal.name,
+        "direction": "maximize" if brain.goal.more else "minimize",
         "best": {
             "rec_id": trial.id,
             "score": winner.rung.score,

@@ -14,10 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from oneformer.automl.trial import Rung, Trial
-
-Worth = Callable[[float], float]
-"""A score -> a number of which more is better."""
+from oneformer.automl.objective import Ranks
+from oneformer.automl.trial import Origin, Rung, Trial
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,8 @@ class Step:
     trial: Trial | None
     epoch: int
     bracket: int = 0
+    origin: Origin | None = None
+    """Of a new trial: the one that it takes its weights or values from."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,11 @@ def rungs_between(lowest: int, whole: int, factor: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(whole / factor**level)) for level in range(levels + 1)}))
 
 
-def best_first(trials: Sequence[Trial], epoch: int, worth: Worth) -> list[Trial]:
+def best_first(trials: Sequence[Trial], epoch: int, ranks: Ranks) -> list[Trial]:
     """The trials that finished `epoch`, the best first; of equals the older."""
-
-    def key(trial: Trial) -> tuple[float, int]:
-        rung: Rung = trial.rungs[epoch]
-        return -worth(rung.score), trial.id
-
-    return sorted((t for t in trials if epoch in t.rungs), key=key)
+    here = [t for t in trials if epoch in t.rungs]
+    found = ranks([t.rungs[epoch] for t in here])
+    return [t for _, _, t in sorted((-rank, t.id, t) for rank, t in zip(found, here, strict=True))]
 
 
 def put_back(trials: Sequence[Trial]) -> Trial | None:
@@ -112,7 +109,7 @@ class Asha:
     rungs: tuple[int, ...]
     factor: int
     trials: int
-    worth: Worth = field(compare=False)
+    ranks: Ranks = field(compare=False)
     most: int = 0
     """Epochs beyond which nothing is promoted, but the one that ends the search; 0 sets no limit."""
 
@@ -121,7 +118,7 @@ class Asha:
         if waiting := put_back(trials):
             return Step(waiting, self.rungs[0])
         for level in reversed(range(len(self.rungs) - 1)):
-            here = best_first(trials, self.rungs[level], self.worth)
+            here = best_first(trials, self.rungs[level], self.ranks)
             for trial in here[: len(here) // self.factor]:
                 step = Step(trial, self.rungs[level + 1])
                 if trial.state == "paused" and trial.epochs == self.rungs[level] and self._affordable(trials, step):
@@ -140,7 +137,7 @@ class Asha:
         if any(t.state in ("running", "done") for t in trials):
             return None
         for level in reversed(range(len(self.rungs) - 1)):
-            for trial in best_first(trials, self.rungs[level], self.worth):
+            for trial in best_first(trials, self.rungs[level], self.ranks):
                 if trial.state == "paused" and trial.epochs == self.rungs[level]:
                     return Step(trial, self.rungs[level + 1])
         return None
@@ -150,7 +147,7 @@ class Asha:
         counts = [self.trials]
         for _ in self.rungs[1:]:
             counts.append(max(1, counts[-1] // self.factor))
-        worst = spent_when_rising(Asha(self.rungs, self.factor, self.trials, worth=lambda score: score))
+        worst = spent_when_rising(Asha(self.rungs, self.factor, self.trials, ranks=_by_score))
         return Expected(sum(counts), self.trials, _epochs(counts, self.rungs), worst + self.rungs[-1] - self.rungs[0])
 
 
@@ -160,9 +157,11 @@ class Hyperband:
 
     rungs: tuple[int, ...]
     factor: int
-    worth: Worth = field(compare=False)
+    ranks: Ranks = field(compare=False)
     trials: int = 0
     """Most trials; 0 takes all of every bracket."""
+    hopeless: Callable[[Trial, Sequence[Trial]], bool] | None = field(default=None, compare=False)
+    """Whether a trial that waits at a rung is given up, though it is among the best there."""
 
     def brackets(self) -> list[int]:
         """Trials that start in each bracket: the first begins at the lowest rung, the last at the whole training."""
@@ -188,30 +187,36 @@ class Hyperband:
                 return Step(waiting, first, bracket)
             if len(inside) < size:
                 return Step(None, first, bracket)
-            if step := self._promotion(inside, bracket):
+            if step := self._promotion(inside, bracket, trials):
                 return step
         return None
 
-    def _promotion(self, inside: Sequence[Trial], bracket: int) -> Step | None:
+    def _promotion(self, inside: Sequence[Trial], bracket: int, trials: Sequence[Trial]) -> Step | None:
         levels, counts = self.rungs[bracket:], self.counts(bracket)
         arrived = list(inside)
         for here, above, count in zip(levels, levels[1:], counts[1:], strict=False):
             if any(here not in t.rungs and not t.ended for t in arrived):
                 return None  # the rung is not complete
-            arrived = best_first(arrived, here, self.worth)[:count]
+            arrived = best_first(arrived, here, self.ranks)[:count]
+            if self.hopeless:
+                arrived = [t for t in arrived if t.epochs > here or t.broken or not self.hopeless(t, trials)]
             for trial in arrived:
                 if trial.state == "paused" and trial.epochs == here:
                     return Step(trial, above, bracket)
         return None
 
     def expected(self) -> Expected:
-        """Exactly the sizes of the brackets."""
+        """Exactly the sizes of the brackets, though some trials may be given up."""
         jobs = epochs = 0
         for bracket in range(len(self.rungs)):
             counts = self.counts(bracket)
             jobs += sum(counts)
             epochs += _epochs(counts, self.rungs[bracket:])
         return Expected(jobs, sum(self.brackets()), epochs, epochs)
+
+
+def _by_score(rungs: Sequence[Rung]) -> list[float]:
+    return [rung.score for rung in rungs]
 
 
 def _epochs(counts: Sequence[int], rungs: Sequence[int]) -> int:

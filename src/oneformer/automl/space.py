@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from oneformer.automl.custom import Wish, wishes
 from oneformer.automl.dimension import Dimension
+from oneformer.automl.population import why_not as fixed
 from oneformer.automl.refused import why_not
 from oneformer.errors import SpecError, UserErrors
 from oneformer.spec import ExperimentSpec
@@ -65,6 +66,7 @@ def space_of(spec: ExperimentSpec) -> Space:
     """
     asked, errors = wishes(spec.automl)
     tier = spec.automl.tier or (2 if spec.automl.max_trials >= LONG else 1)
+    population = spec.automl.algorithm == "pbt"
     found: dict[str, Dimension] = {}
     left_out: dict[str, str] = {}
     for key, leaf in leaves().items():
@@ -73,7 +75,7 @@ def space_of(spec: ExperimentSpec) -> Space:
         if not by_name and (spec.automl.parameters or mark is None or mark.tier > tier):
             continue
         try:
-            if why := why_not(key) or (unmet(spec, mark.when) if mark else ""):
+            if why := why_not(key) or (unmet(spec, mark.when) if mark else "") or (fixed(key) if population else ""):
                 raise SpecError(f"{key} cannot be searched: {why}", where=_where(asked.get(key)))
             found[key] = dimension_of(spec, leaf, mark, asked.get(key))
         except SpecError as error:

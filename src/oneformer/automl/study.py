@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from oneformer import __version__
-from oneformer.automl.brain import Brain, Goal, brain_of
+from oneformer.automl.brain import Brain, brain_of
 from oneformer.automl.ledger import Ledger
+from oneformer.automl.objective import goal_of
 from oneformer.automl.space import Space, space_of
 from oneformer.automl.trial import Trial
 from oneformer.errors import UserError
@@ -23,7 +24,8 @@ RECORD = "record.pth"
 WATCHED = ("model", "dataset", "train", "automl")
 # What may change between two parts of one search.
 FREE = (
-    "automl.max_trials", "automl.max_concurrent", "automl.retries", "automl.results_dir", "train.num_threads",
+    "automl.max_trials", "automl.max_concurrent", "automl.retries", "automl.results_dir", "automl.finalists",
+    "automl.fresh_seeds", "automl.disk_quota_gib", "automl.tune_thresholds", "train.num_threads",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.overwrite", "train.stop_at_epoch",
     "train.verbose", "train.log_interval", "dataset.train.num_workers", "dataset.val.num_workers", "dataset.test",
 )  # fmt: skip
@@ -45,10 +47,13 @@ class Study:
         """The spec of a trial: an ordinary training, as long as the search's longest."""
         spec = self.space.applied(self.spec, trial.values)
         spec.results_dir, spec.train.results_dir = str(self.trial_folder(trial)), ""
-        spec.train.best_metric = self.spec.automl.metric
+        kept_by: Any = goal_of(self.spec.automl).metric
+        spec.train.best_metric = kept_by
+        spec.train.seed = (spec.train.seed + (trial.origin.seed if trial.origin else 0)) % 2**32
         spec.train.keep_checkpoints = 1
         spec.train.overwrite = False
-        spec.automl, spec.automl_policy = AutomlSpec(), "off"
+        measured = {name: dict(said) for name, said in self.spec.automl.objectives.items()}
+        spec.automl, spec.automl_policy = AutomlSpec(objectives=measured, combine=self.spec.automl.combine), "off"
         spec.preset = ""  # all of its values are in the spec already
         spec.encryption_key = ""  # nothing reads it, so that it need not be written anywhere
         return spec
@@ -59,10 +64,7 @@ class Study:
 
     def brain(self, metric: str = "") -> Brain:
         """The brain, for the metric that the first trial has shown (`auto` leaves it to the labels)."""
-        from oneformer.train.best import HIGHER_IS_BETTER
-
-        name = metric or self.spec.automl.metric
-        goal = Goal(name, HIGHER_IS_BETTER.get(name, True))
+        goal = goal_of(self.spec.automl, metric)
         return brain_of(self.spec.automl, self.space, goal=goal, whole=self.spec.train.num_epochs)
 
     def facts(self) -> dict[str, Any]:
@@ -121,7 +123,16 @@ def tao_record(trial: Trial, brain: Brain, specs: Mapping[str, Any]) -> dict[str
         "job_id": f"{trial.id:04d}",
         "status": {**state, "failed": "failure"}.get(trial.state, trial.state),
         "result": score,
-        "metric": brain.goal.metric,
+        "metric": brain.goal.name,
         "early_stop_epoch": trial.epochs or None,
         "failure_reason": trial.reason if trial.broken else None,
+        "resume_from_job_id": f"{trial.origin.trial:04d}" if trial.begun and trial.origin else None,
+        "resume_from_epoch": trial.begun or None,
+        "objective_values": _objectives(trial, brain),
     }
+
+
+def _objectives(trial: Trial, brain: Brain) -> dict[str, float] | None:
+    if not (brain.goal.parts and trial.rungs):
+        return None
+    return {part.metric: trial.rungs[trial.epochs].metrics[part.metric] for part in brain.goal.parts}

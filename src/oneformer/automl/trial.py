@@ -29,6 +29,20 @@ class Rung:
     """Time of this part of the training."""
     place: int
     """Its number among all rungs that any trial finished, from 1: the order in which the search learned of them."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Everything that was measured, by name."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The trial that another one comes from."""
+
+    trial: int
+    """Its number."""
+    epoch: int = 0
+    """Epochs after which its weights were taken over; 0 where the other starts anew, with its values alone."""
+    seed: int = 0
+    """What is added to `train.seed`: the same values once more, with other chance; 0 changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,11 @@ class Trial:
     id: int
     values: dict[str, Any]
     source: str
-    """Where the values come from: `own` (the spec's), `random`, `qmc`, or the name of a sampler that learned."""
+    """Where the values come from: `own` (the spec's), `random`, `qmc`, the name of a sampler that learned, `pbt`
+    (another trial's, changed a little) or `again` (another trial's)."""
     bracket: int = 0
+    origin: Origin | None = None
+    """The trial that gave it weights or values."""
     state: str = "waiting"
     reason: str = ""
     """Why it ended without a score, or was last put back."""
@@ -72,11 +89,28 @@ class Trial:
     target: int = 0
     """Epoch that it is on its way to while it runs; 0 otherwise."""
     rungs: dict[int, Rung] = field(default_factory=dict)
+    curve: dict[int, float] = field(default_factory=dict)
+    """Epoch, from 1 -> the searched metric at the validation after it."""
 
     @property
     def epochs(self) -> int:
-        """Epochs it has finished."""
-        return max(self.rungs, default=0)
+        """Epochs that its weights have been trained for."""
+        return max(self.rungs, default=self.begun)
+
+    @property
+    def begun(self) -> int:
+        """Epochs that its weights had behind them when it took them over."""
+        return self.origin.epoch if self.origin else 0
+
+    @property
+    def spent(self) -> int:
+        """Epochs that it has trained itself."""
+        return self.epochs - self.begun
+
+    @property
+    def again(self) -> bool:
+        """Whether it repeats another trial, to tell how much of its score was chance."""
+        return self.origin is not None and self.origin.seed > 0
 
     @property
     def ended(self) -> bool:

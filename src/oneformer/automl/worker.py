@@ -15,10 +15,13 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oneformer.automl.ledger import held
 from oneformer.errors import UserError, WorkError, no_memory
+
+if TYPE_CHECKING:
+    from oneformer.spec import ExperimentSpec
 
 SPEC, OUTCOME, LOG = "spec.yaml", "outcome.json", "log.txt"
 GRACE_S = 60.0  # for a training to save its last step, and for an older one in the same folder to be gone
@@ -59,8 +62,20 @@ def trained(folder: Path, epoch: int) -> dict[str, Any]:
     result = run(spec, advise=False)  # other trials may share the device, and this one is given up anyway
     assert not hasattr(result, "reads"), "a training, not the plan of one"
     told = result.to_dict()
+    if spec.automl.objectives:
+        told["metrics"] = _measured(spec, folder)
     curve = _curve(folder / "train" / "metrics.csv", told["best"]["metric"])
     return {"kind": "done", "result": told, "curve": curve, "seconds": time.monotonic() - began}
+
+
+def _measured(spec: ExperimentSpec, folder: Path) -> dict[str, float]:
+    """What the best checkpoint scores and costs: the objectives have to be those of one network."""
+    from oneformer.automl.measure import measured
+    from oneformer.train.checkpoint import BEST
+
+    best = folder / "train" / BEST
+    device = {"gpu": "cuda"}.get(spec.train.accelerator, spec.train.accelerator)
+    return measured(best, spec.automl.objectives, device=device) if best.is_file() else {}
 
 
 def kind_of(error: BaseException) -> str:

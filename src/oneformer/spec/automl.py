@@ -23,16 +23,24 @@ class AutomlSpec:
     tier: Annotated[int, Ge(0), Le(2)] = 0
     """How many keys are searched by default: 1 the few that matter most, 2 also the weights of the losses, dropout and
     the schedule. 0 takes 2 from 40 trials on."""
-    algorithm: Literal["asha", "hyperband", "bohb", "random", "bayesian", "bfbo"] = "asha"
-    """Which trials train on: `asha` promotes the best as soon as they are known, `hyperband` and `bohb` run brackets
-    from many short to few long trainings; `random`, `bayesian` and `bfbo` train every trial to the end."""
-    sampler: Literal["auto", "tpe", "gp", "qmc", "random"] = "auto"
-    """Where new trials come from: `tpe` and `gp` learn from those before, `qmc` spreads them evenly. `auto` is the
-    algorithm's own: tpe for asha and bohb, gp for bayesian and bfbo, random for hyperband and random."""
+    algorithm: Literal["asha", "hyperband", "hyperband_es", "bohb", "dehb", "pbt", "random", "bayesian", "bfbo"] = (
+        "asha"
+    )
+    """Which trials train on: `asha` promotes the best as soon as they are known; `hyperband`, `hyperband_es`, `bohb`
+    and `dehb` run brackets from many short to few long trainings; in `pbt` the worst go on from the best one's weights;
+    `random`, `bayesian` and `bfbo` train every trial to the end."""
+    sampler: Literal["auto", "tpe", "gp", "cmaes", "nsga2", "de", "qmc", "random"] = "auto"
+    """Where new trials come from: `tpe`, `gp`, `cmaes`, `nsga2` and `de` (differential evolution) learn from those
+    before, `qmc` spreads them evenly. `auto` is the algorithm's own: tpe for asha and bohb, gp for bayesian and bfbo,
+    de for dehb, qmc for pbt, random for the others."""
     max_trials: Annotated[int, Ge(0)] = 0
-    """Settings to try, the spec's own among them. 0 takes 20, and for hyperband and bohb all of their brackets."""
+    """Settings to try, the spec's own among them; for pbt those that train side by side. 0 takes 20, for pbt 10, and
+    all brackets of hyperband, hyperband_es, bohb and dehb."""
     min_epochs: Annotated[int, Ge(1), Unit("epochs")] = 1
-    """Shortest training after which a trial is compared with others."""
+    """Shortest training after which a trial is compared with others; for pbt the shortest generation."""
+    early_stop_threshold: Annotated[float, Ge(0), Le(1)] = 0.1
+    """Of hyperband_es: a trial is given up when its curve would end by more than this share of the best score below
+    the best."""
     reduction_factor: Annotated[int, Ge(2), Le(16)] = 3
     """One of this many trials goes on from each rung to the next, which is as many times longer."""
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
@@ -42,6 +50,16 @@ class AutomlSpec:
         Spellings((("kpi", "mIoU"), ("loss", "train_loss"))),
     ] = "auto"
     """Score to search for; more is better, except for the training loss. `auto` takes what `train.best_metric` does."""
+    objectives: dict[str, Any] = field(default_factory=dict)
+    """Several objectives by name, such as `PQ: {direction: maximize}`, with `weight` and `scale` if wanted: the scores
+    of `automl.metric`, `latency_ms` and `size_mib`. The first score chooses the checkpoint of a training."""
+    combine: Literal["weighted", "pareto"] = "weighted"
+    """How several objectives decide: by their weighted sum, or as a Pareto front in which none counts more."""
+    finalists: Annotated[int, Ge(0)] = 0
+    """Best trials that are trained again with fresh seeds, which alone decide between them; 0 believes the first
+    score."""
+    fresh_seeds: Annotated[int, Ge(1)] = 2
+    """How often each finalist is trained again."""
     max_concurrent: Annotated[int, Ge(1)] = 1
     """Trials that train at the same time."""
     retries: Annotated[int, Ge(0)] = 2

@@ -14,6 +14,7 @@ from oneformer.errors import CheckpointError, UserError
 from oneformer.spec.tree import to_dict
 from oneformer.train.checkpoint import BEST, LATEST, find_checkpoints, read_training_state, remove_partial
 from oneformer.train.records import CSV_NAME
+from oneformer.train.tunable import breaks
 
 if TYPE_CHECKING:
     from oneformer.spec.data import DatasetSpec
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-# What may change between two parts of one training without making the saved weights meaningless.
-TUNABLE_MODEL_PARTS = ("test", "task_toggling", "export")
-TUNABLE_MODEL_KEYS = (
-    "_weight", "dropout", "drop_rate", "drop_path_rate", "use_checkpoint", "train_num_points", "oversample_ratio",
-    "importance_sample_ratio",
-)  # fmt: skip
 WATCHED_DATA = (
     "augmentation", "task_prob_train", "min_scale", "max_scale", "pixel_mean", "pixel_std", "task_seq_len",
     "max_seq_len",
@@ -153,11 +148,8 @@ def _differences(
     for key in [*now, *(k for k in then if k not in now)]:
         if then.get(key) == now.get(key):
             continue
-        part = key.removeprefix("model.").split(".")[0]
-        of_model = key.startswith("model.") and part not in TUNABLE_MODEL_PARTS and not key.endswith(TUNABLE_MODEL_KEYS)
-        breaks = of_model or key == "train.freeze" or (key.startswith("classes.") and key != "classes.colors")
         line = f"{key}: {_shown(then.get(key))} -> {_shown(now.get(key))}"
-        (breaking if breaks else tolerable).append(line)
+        (breaking if breaks(key) else tolerable).append(line)
     return breaking, tolerable
 
 

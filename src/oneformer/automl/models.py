@@ -1,0 +1,191 @@
+"""Trials and how good each is -> the values of the next one by a sampler of Optuna: TPE, GP, CMA-ES or NSGA-II.
+
+The ledger is the truth: samplers are given what it holds each time, and nothing of theirs is kept. Optuna's own stores
+copy every trial that they are given, which takes most of the time of a proposal, so that these lend theirs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from typing_extensions import override
+
+from oneformer.automl.dimension import Dimension
+from oneformer.automl.trial import Trial
+
+CONSTRAINT = "computable"
+
+
+class _Lent(InMemoryStorage):
+    """A store that holds trials without copying them; they come before those that it makes itself."""
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._lent = trials
+
+    @override
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        own = super().get_all_trials(study_id, deepcopy=False, states=states)
+        return [t for t in self._lent if states is None or t.state in states] + own
+
+
+class _Tpe(TPESampler):
+    """TPE over a space that is known, and need not be looked for in all trials."""
+
+    def __init__(self, space: dict[str, BaseDistribution], **more: Any) -> None:
+        super().__init__(**more)
+        self._known = space
+
+    @override
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return self._known
+
+
+class _Gp(GPSampler):
+    """GP over a space that is known."""
+
+    def __init__(self, space: dict[str, BaseDistribution], **more: Any) -> None:
+        super().__init__(**more)
+        self._known = space
+
+    @override
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return self._known
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@dataclass
+class Models:
+    """Samplers over one space.
+
+    Args:
+        dimensions: the searched keys.
+        startup: trials with a score that a model needs.
+        population: of a generation of NSGA-II.
+    """
+
+    dimensions: Sequence[Dimension]
+    startup: int
+    population: int
+    _known: dict[int, tuple[tuple[Any, ...], FrozenTrial]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.space = {d.key: distribution(d) for d in self.dimensions}
+        self.free = {key: d for key, d in sorted(self.space.items()) if not d.single()}
+
+    def learned(
+        self, sampler: str, trials: Sequence[Trial], values: Mapping[int, float], *, seed: int
+    ) -> dict[str, Any]:
+        """The next point by TPE (`tpe`) or a Gaussian process (`gp`); more of a value is better.
+
+        Trials without a value are under way. What cannot be computed at all breaks a constraint besides.
+        """
+        with _quiet():
+            more: dict[str, Any] = {"seed": seed, "n_startup_trials": self.startup}
+            chosen: BaseSampler = (
+                _Gp(self.free, **more) if sampler == "gp" else _Tpe(self.free, multivariate=True, **more)
+            )
+            study = optuna.create_study(storage=_Lent(self._told(trials, values)), direction="maximize", sampler=chosen)
+            return self._point(study.ask(self.space))
+
+    def evolved(
+        self, sampler: str, trials: Sequence[Trial], values: Mapping[int, Sequence[float]], *, seed: int
+    ) -> dict[str, Any]:
+        """The next point by CMA-ES (`cmaes`) or NSGA-II (`nsga2`), whose generations are gone through again each time.
+
+        More of each value is better.
+        """
+        parts = max((len(v) for v in values.values()), default=1)
+        with _quiet():
+            chosen: BaseSampler
+            if sampler == "cmaes":
+                chosen = CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            else:
+                chosen = NSGAIISampler(seed=seed, population_size=self.population)
+            study = optuna.create_study(directions=["maximize"] * parts, sampler=chosen)
+            for trial in trials:
+                study.enqueue_trial(self._params(trial))
+                asked = study.ask()
+                asked.relative_params  # noqa: B018  # it makes the sampler put the trial into a generation
+                for dimension in self.dimensions:
+                    _suggest(asked, dimension)
+                if trial.id in values:
+                    asked.set_constraint(CONSTRAINT, float(trial.state == "infeasible"))
+                    study.tell(asked, list(values[trial.id]))
+            return self._point(study.ask(self.space))
+
+    def importance(self, trials: Sequence[Trial], values: Mapping[int, float]) -> dict[str, float]:
+        """How much each key matters to the values, as shares of 1 (PED-ANOVA)."""
+        with _quiet():
+            study = optuna.create_study(direction="maximize")
+            study.add_trials([t for t in self._told(trials, values) if t.state == TrialState.COMPLETE])
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+    def told(self, trial: Trial, value: float | None) -> FrozenTrial:
+        """A trial as Optuna knows it."""
+        common: dict[str, Any] = {"params": self._params(trial), "distributions": self.space}
+        if value is None:
+            made = create_trial(state=TrialState.RUNNING, **common)
+        else:
+            constraint = {CONSTRAINT: float(trial.state == "infeasible")}
+            made = create_trial(value=value, constraints=constraint, **common)
+        made.number = trial.id + 1  # 0 is the number of the trial that is asked for
+        return made
+
+    def _told(self, trials: Sequence[Trial], values: Mapping[int, float]) -> list[FrozenTrial]:
+        found = []
+        for trial in trials:
+            key = (values.get(trial.id), trial.state == "infeasible", tuple(trial.values.values()))
+            if self._known.get(trial.id, ((), None))[0] != key:
+                self._known[trial.id] = (key, self.told(trial, values.get(trial.id)))
+            found.append(self._known[trial.id][1])
+        return found
+
+    def _params(self, trial: Trial) -> dict[str, Any]:
+        return {
+            d.key: d.slot_of(v) if d.kind == "choice" else v for d in self.dimensions for v in [trial.values[d.key]]
+        }
+
+    def _point(self, asked: optuna.Trial) -> dict[str, Any]:
+        drawn = ((d, asked.params[d.key]) for d in self.dimensions)
+        return {d.key: d.choices[d.slots()[v]] if d.kind == "choice" else d.realised(v) for d, v in drawn}
+
+
+def _suggest(asked: optuna.Trial, dimension: Dimension) -> None:
+    if dimension.kind == "choice":
+        asked.suggest_categorical(dimension.key, list(range(len(dimension.slots()))))
+    elif dimension.kind == "int":
+        asked.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
+    else:
+        asked.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """How Optuna draws a key."""
+    if dimension.kind == "choice":
+        return CategoricalDistribution(list(range(len(dimension.slots()))))
+    if dimension.kind == "int":
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
