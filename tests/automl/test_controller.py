@@ -112,8 +112,16 @@ def test_finalists_are_trained_again_with_other_seeds(tmp_path: Path) -> None:
     assert len(again) in (4, 6) and seeds[:5] == [found.spec.train.seed] * 5
     assert set(seeds[5:]) == {found.spec.train.seed + 1, found.spec.train.seed + 2}
     assert all(t["values"] in [first["values"] for first in trials[:5]] and 9 in t["rungs"] for t in again)
-    more = study(tmp_path, *words[:2], "automl.finalists=3", "automl.fresh_seeds=2")
-    assert len(search(more, Pretended(score=score))[1]) >= len(trials), "repetitions may be asked for later"
+    with Ledger(found.folder, read_only=True) as ledger:
+        brain, kept = found.brain("PQ"), list(ledger.trials.values())
+        finalists = {v.trial.id for v in brain.verdicts(kept)}
+        assert brain.best(kept).id in finalists and all(ledger.checkpoint(ledger.trials[n]) for n in finalists)
+    assert set(files(found.folder)) == {f"{n:04d}" for n in finalists}, "each may be handed over"
+    more = study(tmp_path, words[0], "automl.max_trials=8", *words[2:])
+    assert len(search(more, Pretended(score=score))[1]) > len(trials)
+    with Ledger(found.folder, read_only=True) as ledger:
+        best = brain.best(list(ledger.trials.values()))
+        assert best is not None and ledger.checkpoint(best) is not None
 
 
 def test_several_objectives_are_kept_for_each_trial_and_the_front_keeps_its_checkpoints(tmp_path: Path) -> None:

@@ -84,12 +84,12 @@ class Brain:
         kept = {best.id} if best else set()
         if self.goal.pareto:
             kept |= {t.id for t in self.front(trials)}
-        if over:
-            return kept
         inner = self.schedule
-        if isinstance(inner, Confirmed):
+        if isinstance(inner, Confirmed):  # more trials may be asked for, and another of them be the best then
             kept |= {t.id for t in inner.chosen([t for t in trials if not t.again])}
             inner = inner.inner
+        if over:
+            return kept
         going = {t.id for t in trials if not t.ended}
         if isinstance(inner, Population):
             going -= inner.left_behind([t for t in trials if not t.again])

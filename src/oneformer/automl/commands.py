@@ -122,11 +122,17 @@ class SearchPlan:
             ("epochs", f"{expected.epochs}, never more than {expected.most}; {whole} if all trained to the end"),
             (
                 "disk",
-                f"at most {self.disk_mib:.0f} MiB of checkpoints; {self.disk_mib / expected.trials:.0f} at the end",
+                f"at most {self.disk_mib:.0f} MiB of checkpoints; {self._at_the_end()} at the end",
             ),
             ("time left", eta),
         ]
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+    def _at_the_end(self) -> str:
+        """MiB of the trials that are kept: the best one, and finalists; how many a front has is not known before."""
+        automl, each = self.study.spec.automl, self.disk_mib / self.expected.trials
+        kept = automl.finalists + 1 if automl.finalists else 1
+        return f"{each:.0f} for each of the front" if automl.combine == "pareto" else f"{kept * each:.0f}"
 
 
 def plan(spec: ExperimentSpec, *, dry_run: bool = False) -> SearchPlan:  # noqa: ARG001  # it changes nothing anyway
