@@ -24,7 +24,7 @@ LEVELS = {
     "train": 4, "export": 4,
     "predict": 5, "quantize": 5, "trt": 5, "jobs": 5,
     "actions": 6,
-    "automl": 7, "web": 7,
+    "automl": 7, "skill": 7, "web": 7,
     "cli": 8,
 }  # fmt: skip
 HEAVY = {"torch", "lightning", "numpy", "pydantic", "scipy", "PIL", "rich", "ruamel"}

@@ -9,9 +9,13 @@ from oneformer.actions.verbs import COMMON, ON_SPEC, ROOTS, VERBS, Argument, Ver
 from oneformer.schema.inputs import ACTIONS
 from oneformer.schema.json_schema import as_text, json_schema
 from oneformer.schema.reference import page
+from oneformer.skill.files import files as skill_files
+from oneformer.skill.patterns import table as patterns_table
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path("docs/reference")
+SKILL = Path("skills/oneformer")
+PATTERNS = ("<!-- patterns: written by make docs -->", "<!-- end of patterns -->")
 _BAR = "\\|"  # within a table
 _HEAD = """# Commands
 
@@ -26,7 +30,15 @@ def files() -> dict[Path, str]:
     for action in ACTIONS:
         found[Path(f"src/oneformer/assets/schemas/{action}.schema.json")] = as_text(json_schema(action))
     found[HERE / "spec.md"] = page()
+    found |= {SKILL / name: text for name, text in skill_files(SKILL.name).items()}
     return found | {HERE / "cli.md": commands_page()}
+
+
+def marked() -> dict[Path, str]:
+    """Path of a written page -> the page with the part that is generated in it."""
+    path = Path("docs/guides/troubleshooting.md")
+    before, start, rest = (ROOT / path).read_text(encoding="utf-8").partition(PATTERNS[0])
+    return {path: f"{before}{start}\n{patterns_table()}{PATTERNS[1]}{rest.partition(PATTERNS[1])[2]}"}
 
 
 def commands_page() -> str:
@@ -68,7 +80,7 @@ def _anchor(name: str) -> str:
 
 def main(root: Path = ROOT) -> None:
     """Write what has changed, and name it."""
-    for path, text in files().items():
+    for path, text in (files() | (marked() if root == ROOT else {})).items():
         target = root / path
         if not target.is_file() or target.read_text(encoding="utf-8") != text:
             target.parent.mkdir(parents=True, exist_ok=True)

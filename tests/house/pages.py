@@ -80,4 +80,5 @@ def lines_of(block: Block) -> list[str]:
 def pages() -> list[Page]:
     """Every document that users read."""
     single = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "samples/README.md")]
-    return [Page(path) for path in (*single, *sorted((ROOT / "docs").rglob("*.md")))]
+    folders = [ROOT / "docs", ROOT / "skills"]
+    return [Page(path) for path in (*single, *(path for folder in folders for path in sorted(folder.rglob("*.md"))))]

@@ -23,7 +23,7 @@ from oneformer.spec.tree import leaves, sections
 PAGES = pages()
 NAMES = [page.name for page in PAGES]
 # Their commands are run, from the first to the last, with tiny data at the paths they name.
-RUN = [name for name in NAMES if name in ("README.md", "docs/concepts/spec.md") or name.startswith("docs/guides/")]
+RUN = [n for n in NAMES if n in ("README.md", "docs/concepts/spec.md") or n.startswith(("docs/guides/", "skills/"))]
 FOLDERS = ("src", "docs", "tests", "examples", "specs", "samples", "benchmarks")
 ROOT_KEYS = {key.partition(".")[0] for key in leaves() if "." in key}
 FILE = re.compile(r".*\.(json|onnx|pt2|py|yaml|md|pth|xml|engine|csv|html|jpg|png|css)$")

@@ -124,11 +124,16 @@ def test_a_section_tells_its_own_lists() -> None:
 
 
 def test_marks_for_samplers_are_written_where_a_field_has_them() -> None:
-    mark = Tao("size", kind="ordered_int", math_cond=">= depends_on", depends_on="a.b", option_weights=(3.0, 1.0))
+    mark = Tao("size", kind="ordered_int", math_cond="^ 2")
     schema = leaf_schema(Leaf("train.num_epochs", Annotated[int, mark], 3, "A size."))
-    assert {k: schema[k] for k in ("type", "math_cond", "depends_on", "option_weights")} == {
-        "type": "ordered_int", "math_cond": ">= depends_on", "depends_on": "a.b", "option_weights": [3.0, 1.0],
-    }  # fmt: skip
+    assert (schema["type"], schema["math_cond"]) == ("ordered_int", "^ 2")
+
+
+def test_marks_that_no_file_of_taos_has_are_not_written() -> None:
+    """`option_weights`, `depends_on` and `parent_param` have no value in TAO's six files, so ours have none either."""
+    idle = {"option_weights", "depends_on", "parent_param"}
+    assert [key for key, fact in TAO.items() if idle & set(fact)] == []
+    assert [key for action in ACTIONS for key, node in flat(tao_schema(action)).items() if idle & set(node)] == []
 
 
 def test_a_limit_that_is_not_allowed_itself_is_a_condition_too() -> None:

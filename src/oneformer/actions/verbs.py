@@ -321,9 +321,22 @@ VERBS = {
         takes_words=False,
         arguments=(Argument("shell", "the shell", choices=("bash", "zsh", "fish")),),
     ),
+    "skill build": Verb(
+        "oneformer.skill.commands",
+        "write a folder that agents learn this program from: guide, schemas, templates",
+        "oneformer skill build skills/oneformer",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(Argument("folder", "its name is the skill's", metavar="DIR"),),
+    ),
+    "skill check": Verb(
+        "oneformer.skill.commands",
+        "tell everything that is wrong with such a folder, and how to mend it",
+        "oneformer skill check skills/oneformer",
+        takes_spec=False,
+        takes_words=False,
+        arguments=(Argument("folder", "the skill's folder", metavar="DIR"),),
+    ),
 }
 # Verbs of the whole product that this version does not have: typing one is answered, listing them would promise.
-LATER = (
-    "skill",
-    "serve",
-)
+LATER = ("serve",)

@@ -3,6 +3,8 @@
 The types are TAO's own words (`int`, `collection`, `categorical`), so that this is no JSON Schema; it is strict JSON,
 and has no `maximum` where TAO writes Infinity. TAO's files list parameters of sections that they do not hold, and
 require `quantize` of everybody: here a file tells of what is in it, and requires what its action cannot do without.
+TAO's dialect also knows `option_weights`, `depends_on` and `parent_param`; none of its OneFormer files has one, so that
+none is written.
 """
 
 from __future__ import annotations
@@ -147,10 +149,6 @@ def leaf_schema(leaf: Leaf) -> Schema:
     for name, said in (("math_cond", mark.math_cond), ("pattern", mark.pattern)):
         if said:
             schema[name] = said
-    if mark.option_weights:
-        schema["option_weights"] = list(mark.option_weights)
-    if mark.depends_on:
-        schema["depends_on"] = mark.depends_on
     if mark.popular:
         schema["popular"] = True
     if mark.automl is not None:

@@ -29,10 +29,6 @@ class Tao:
     """TAO's condition for sampled values, such as `> 0.0`."""
     pattern: str = ""
     """Regular expression that the text has to match."""
-    option_weights: tuple[float, ...] = ()
-    """How often AutoML draws each choice, relative to the others; empty draws them alike."""
-    depends_on: str = ""
-    """Key whose value a sampled one is compared with, as `math_cond` says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WAITING = 0.5
+"""Share of the time that waiting for batches may take before it is told."""
+STEPS_TO_JUDGE = 20
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_contrastive")
 
 
@@ -45,6 +48,7 @@ class Progress(pl.Callback):
         self._step = self._first_step = 0
         self._images = 0
         self._window = self._began = self._epoch_began = self._validation_began = 0.0
+        self._waiting = Waiting()
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -58,10 +62,19 @@ class Progress(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A new epoch's time."""
         self._epoch_began = time.monotonic()
+        self._waiting.pause()
+
+    @override
+    def on_train_batch_start(self, *_: Any) -> None:
+        """A batch has come."""
+        self._waiting.begin(time.monotonic())
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Tell every `interval` optimiser steps."""
+        if self._waiting.end(time.monotonic()) and trainer.is_global_zero:
+            workers = getattr(trainer.train_dataloader, "num_workers", 0)
+            log.warning("%s", self._waiting.advice(workers))
         self._images += len(batch) * trainer.world_size
         if trainer.global_step == self._step:
             return
@@ -90,6 +103,7 @@ class Progress(pl.Callback):
     @override
     def on_validation_start(self, *_: Any) -> None:
         """Validation is not part of the images per second."""
+        self._waiting.pause()
         self._validation_began = time.monotonic()
 
     @override
@@ -154,6 +168,50 @@ class Progress(pl.Callback):
         left = (time.monotonic() - self._began) / max(done, 1) * max(self.total_steps - self._step, 0)
         limit = self.clock.limit_s
         return min(left, max(limit - self.clock.elapsed_s, 0.0)) if limit else left
+
+
+class Waiting:
+    """How much of the time goes by between one batch and the next; told once, when it is too much."""
+
+    def __init__(self) -> None:
+        self.waited = self.worked = 0.0
+        self._steps = 0
+        self._last: float | None = None
+        self._told = self._counts = False
+
+    @property
+    def share(self) -> float:
+        """Part of the time spent waiting."""
+        return self.waited / max(self.waited + self.worked, 1e-9)
+
+    def begin(self, now: float) -> None:
+        """A batch is there. The first after a pause does not count: workers have just been started."""
+        if self._last is not None:
+            self.waited += now - self._last
+        self._counts, self._last = self._last is not None, now
+
+    def end(self, now: float) -> bool:
+        """A batch is done; whether it has to be told."""
+        if self._counts and self._last is not None:
+            self.worked += now - self._last
+            self._steps += 1
+        self._last = now
+        if self._told or self._steps < STEPS_TO_JUDGE or self.share < WAITING:
+            return False
+        self._told = True
+        return True
+
+    def pause(self) -> None:
+        """Something else comes between."""
+        self._last = None
+
+    def advice(self, workers: int) -> str:
+        """What is told."""
+        return (
+            f"training waits for its images {100 * self.share:.0f} % of the time: more than {workers} loader processes "
+            'help where processors are idle (dataset.train.num_workers), pip install "oneformer[fast]" where photos '
+            "are JPEGs"
+        )
 
 
 def progress_text(row: dict[str, Any], epochs: int | None, steps: int, *, eta_s: float) -> str:
