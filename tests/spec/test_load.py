@@ -213,6 +213,12 @@ def test_a_value_out_of_range_says_what_is_allowed(tmp_path: Path, text: str, sa
     assert said in fault_of(tmp_path, text + "\n").what
 
 
+@pytest.mark.parametrize("said", ["false", "3", "wide", "{a: 1}"])
+def test_what_is_no_list_is_refused_where_a_list_or_nothing_may_stand(tmp_path: Path, said: str) -> None:
+    with pytest.raises(UserErrors, match="model.backbone.dinat.dilations is .*but must be"):
+        load(None, [f"model.backbone.dinat.dilations={said}"], action="train")
+
+
 def test_a_quoted_number_says_to_take_the_quotes_away(tmp_path: Path) -> None:
     assert fault_of(tmp_path, 'train: {num_epochs: "50"}\n').hint == "take the quotes away"
 

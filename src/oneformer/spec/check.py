@@ -116,7 +116,8 @@ def _alternative(node: Node, annotation: Any) -> Any:
         return NoneType
     some = [m for m in members if m is not NoneType]
     lists = [m for m in some if get_origin(parts(m)[0]) is list]
-    chosen = lists[0] if isinstance(node.value, list) and lists else next(m for m in some if m not in lists)
+    others = [m for m in some if m not in lists]
+    chosen = lists[0] if lists and (isinstance(node.value, list) or not others) else others[0]
     return Annotated[(chosen, *marks)] if marks else chosen
 
 

@@ -97,7 +97,7 @@ def comment(key: str) -> str:
 def value_text(value: Any) -> str:
     """A value in YAML's flow style, which YAML 1.1 and 1.2 read alike."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {value_text(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{value_text(k)}: {value_text(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(value_text(v) for v in value) + "]"
     if isinstance(value, bool) or value is None:
