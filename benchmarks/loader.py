@@ -189,7 +189,7 @@ def compared(made: dict[str, Side], options: argparse.Namespace, workers: int, *
             continue
         for what, unit in (("wall_ms", "ms"), ("processor_ms", "ms"), ("memory_mib", "MiB")):
             own, other = (Spread.of(getattr(one, what)) for one in (mine, side))
-            if other.median:
+            if own.median and other.median:  # a worker of a short epoch may end before anybody looks at its memory
                 title = {"wall_ms": work, "processor_ms": f"{work}, processor time", "memory_mib": f"{work}, memory"}
                 speed = f"{1000 / own.median:.0f} photos/s, {1000 / other.median:.0f}" if what == "wall_ms" else ""
                 rows.append(Row(f"{title[what]}: {name}", own, other, "usual way", unit, note=speed))

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,21 @@ def test_a_missing_extra_is_one_line_with_the_command(
     code, _, err = run("export", *words, f"export.format={format}")
     assert code == 2 and package in err and f'pip install "oneformer[{extra}]"' in err
     assert not (tmp_path / "export").exists()
+
+
+def test_the_photos_to_compare_on_may_lie_in_an_archive(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "write_graph", written())
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "photo.png", "wrapper/photo.png")
+    more = (f"export.parity_images_dir={tmp_path / 'photos.tar.gz'}", f"dataset.sources.cache_dir={tmp_path / 'cache'}")
+    code, out, err = run("export", *words, *more)
+    assert code == 0, err
+    assert "compared on 1 images of" in out
+    assert json.loads((tmp_path / "export/parity.json").read_text())["images"].startswith("1 images of")
 
 
 def test_a_file_that_computes_something_else_is_not_kept(

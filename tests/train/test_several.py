@@ -31,16 +31,9 @@ def test_two_processes_with_one_image_each_are_one_process_with_two(tmp_path: Pa
     data = small_data(tmp_path)
     alone = words(data, tmp_path / "one", *PLAIN, "dataset.train.batch_size=2")
     several = words(data, tmp_path / "two", *PLAIN, "dataset.train.batch_size=1")
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(RUN), str(tmp_path / f"rank{n}"), *several],
-            env=environment(**meeting, NODE_RANK=str(n)),
-        )
-        for n in (0, 1)
-    ]
+    started = two_machines(tmp_path, several)
     subprocess.run([sys.executable, str(RUN), str(tmp_path / "single"), *alone], env=environment(), check=True)
-    assert [process.wait(120) for process in started] == [0, 0]
+    assert [process.communicate(timeout=120) and process.returncode for process in started] == [0, 0]
     expected, *found = (
         torch.load(tmp_path / name / "steps.pt", weights_only=True) for name in ("single", "rank0", "rank1")
     )
@@ -54,6 +47,28 @@ def test_two_processes_with_one_image_each_are_one_process_with_two(tmp_path: Pa
         own = torch.cat([steps[0]["gradients"][name].flatten() for name in theirs])
         # Measured 9e-5: an untrained network in float32 makes that much of its rounding.
         assert float((own - whole).norm() / whole.norm()) < 3e-4
+
+
+def two_machines(folder: Path, overrides: list[str]) -> list[subprocess.Popen[str]]:
+    """Both processes, as an orchestrator starts one on each of two machines."""
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(RUN), str(folder / f"rank{n}"), *overrides],
+            env=environment(**meeting, NODE_RANK=str(n)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in (0, 1)
+    ]
+
+
+def test_processes_that_draw_different_seeds_are_refused(tmp_path: Path) -> None:
+    overrides = words(small_data(tmp_path), tmp_path / "two", *PLAIN, "train.seed=-1")
+    for process in two_machines(tmp_path, overrides):
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 1
+        assert "the processes have different seeds" in said and "train.seed" in said
 
 
 def free_port() -> int:

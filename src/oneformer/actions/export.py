@@ -87,6 +87,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Exported | Plan:
         UserError: the request cannot be fulfilled: no checkpoint, a file in the way, an extra that is missing.
         WorkError: the file does not compute the same (and `export.accept_parity` is off), or cannot be written.
     """
+    from oneformer.data.sources import fetched, planned
     from oneformer.export.files import ENDINGS, check_installed
     from oneformer.export.place import Place
 
@@ -96,11 +97,13 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Exported | Plan:
     checkpoint = check_request(spec, target)
     place = Place(target, overwrite=section.overwrite, beside=others(target, section.format))
     if dry_run:
-        return _plan(spec, folder_path, target)
+        plan, fetches = planned(spec, "export")
+        return replace(_plan(plan, folder_path, target), fetches=fetches)
     check_installed(section.format)
     folder = RunFolder(spec.results_dir, "export", section_dir=section.results_dir)
     with StatusLog(folder.status, "export") as status:
         folder.write_experiment(to_dict(spec))
+        spec = fetched(spec, "export")
         reference = open_reference(spec, checkpoint)
         about = describe(spec, reference, checkpoint)
         with place:

@@ -125,6 +125,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> EngineBuilt | Plan:
         UserError: the request cannot be fulfilled: no ONNX file, no library, a file in the way.
         WorkError: the library cannot build it, or it does not find the same.
     """
+    from oneformer.data.sources import fetched, planned
     from oneformer.engines.tensorrt_library import find_library
     from oneformer.export.place import Place
 
@@ -134,11 +135,13 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> EngineBuilt | Plan:
     onnx_file = check_request(spec, target)
     place = Place(target, overwrite=section.overwrite, section="gen_trt_engine")
     if dry_run:
-        return _plan(spec, folder_path, target)
+        plan, fetches = planned(spec, "gen_trt_engine")
+        return replace(_plan(plan, folder_path, target), fetches=fetches)
     library = find_library(section.library, needed_for="oneformer gen_trt_engine")
     folder = RunFolder(spec.results_dir, "gen_trt_engine", section_dir=section.results_dir)
     with StatusLog(folder.status, "gen_trt_engine") as status:
         folder.write_experiment(to_dict(spec))
+        spec = fetched(spec, "gen_trt_engine")
         with place:
             files, facts, proof = make(spec, library, onnx_file, place)
             write_json(folder / PARITY, proof.to_dict())

@@ -43,8 +43,8 @@ class _Lent(InMemoryStorage):
         return [t for t in self._lent if states is None or t.state in states] + own
 
 
-class _Tpe(TPESampler):
-    """TPE over a space that is known, and need not be looked for in all trials."""
+class _Known(BaseSampler):
+    """A sampler over a space that is known, and need not be looked for in all trials."""
 
     def __init__(self, space: dict[str, BaseDistribution], **more: Any) -> None:
         super().__init__(**more)
@@ -55,16 +55,12 @@ class _Tpe(TPESampler):
         return self._known
 
 
-class _Gp(GPSampler):
-    """GP over a space that is known."""
+class _Tpe(_Known, TPESampler):
+    """TPE."""
 
-    def __init__(self, space: dict[str, BaseDistribution], **more: Any) -> None:
-        super().__init__(**more)
-        self._known = space
 
-    @override
-    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
-        return self._known
+class _Gp(_Known, GPSampler):
+    """A Gaussian process."""
 
 
 @contextmanager

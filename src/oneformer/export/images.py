@@ -95,7 +95,7 @@ def _images_in(folder: Path) -> Iterator[Path]:
     if folder.is_file():
         yield folder
     elif folder.is_dir():
-        yield from sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES))
+        yield from sorted(p for p in folder.rglob("*") if p.name.lower().endswith(SUFFIXES))
 
 
 def ready(pixels: NDArray[np.uint8], info: EngineInfo, *, name: str) -> Batch:

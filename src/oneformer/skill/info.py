@@ -101,7 +101,7 @@ def _type(key: str) -> str:
 
 def data_sources(action: str) -> Info:
     """Key -> the root that fills it, and the file's name there."""
-    from oneformer.data.sources.roots import FILES, LABEL_MAP, SPLITS
+    from oneformer.data.sources.roots import FILES, FOLDERS, LABEL_MAP, SPLITS
 
     found: Info = {}
     splits = SPLITS.get(action, {})
@@ -110,10 +110,9 @@ def data_sources(action: str) -> Info:
             found[f"dataset.{split}.{name}"] = _source(source, files[0])
     if splits:
         found["dataset.label_map"] = _source(next(iter(splits.values())), LABEL_MAP[0])
-    images = {"inference": "inference.images_dir", "quantize": "dataset.quant_calibration_dataset.images_dir"}
-    if action in images:
-        root = "inference_dataset" if action == "inference" else "calibration_dataset"
-        found[images[action]] = _source(root, FILES["images"][0])
+    if action in FOLDERS:
+        key, root = FOLDERS[action]
+        found[key] = _source(root, FILES["images"][0])
     return found
 
 

@@ -84,6 +84,13 @@ def get(spec: Any, key: str) -> Any:
     return spec
 
 
+def with_value(spec: S, key: str, value: Any) -> S:
+    """The section with another value of a dotted key; what lies beside it is the same."""
+    name, _, rest = key.partition(".")
+    inner = with_value(getattr(spec, name), rest, value) if rest else value
+    return cast(S, dataclasses.replace(cast(Any, spec), **{name: inner}))
+
+
 def build(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
     """Checked values by dotted key -> a section; keys that are left out take their defaults."""
     given: dict[str, Any] = {}

@@ -17,13 +17,13 @@ class Cluster(ClusterEnvironment):
     that was checked.
     """
 
+    def __init__(self, world: World) -> None:
+        self.world = world
+
     @property
     @override
     def creates_processes_externally(self) -> bool:
         return True
-
-    def __init__(self, world: World) -> None:
-        self.world = world
 
     @property
     @override

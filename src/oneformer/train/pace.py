@@ -133,18 +133,25 @@ class Pace(pl.Callback):
         self._validate_last(trainer)
 
     def _check_place(self, trainer: pl.Trainer) -> None:
-        """Raises WorkError when the ranks would go on from different steps, as without a folder that all see."""
+        """Raises WorkError when the ranks would go on from different steps, or draw from different seeds."""
         if trainer.world_size == 1:
             return
-        own = trainer.global_step
-        both = torch.tensor([own, -own], device=trainer.strategy.root_device)
+        own = torch.tensor([trainer.global_step, self.seed], device=trainer.strategy.root_device)
+        both = torch.stack((own, -own))
         torch.distributed.all_reduce(both, op=torch.distributed.ReduceOp.MAX)
-        most, least = int(both[0]), -int(both[1])
-        if most != least:
+        (step, seed), (least_step, least_seed) = both[0].tolist(), (-both[1]).tolist()
+        if step != least_step:
             raise WorkError(
-                f"the processes do not go on from the same step: this one from {own}, others from {least} to {most}",
+                f"the processes do not go on from the same step: this one from {trainer.global_step}, "
+                f"others from {least_step} to {step}",
                 where="train.resume_training_checkpoint_path",
                 hint="the results folder has to be one that all machines see",
+            )
+        if seed != least_seed:  # they would not share the images out, but each draw an order of its own
+            raise WorkError(
+                f"the processes have different seeds, {least_seed} to {seed}",
+                where="train.seed",
+                hint="with a launcher give a number: with -1 each process draws its own",
             )
 
     def _validate_last(self, trainer: pl.Trainer) -> None:

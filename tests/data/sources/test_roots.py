@@ -58,6 +58,15 @@ TABLE = {
         "dataset.val.panoptic": "E/images_panoptic.tar.gz",
         "dataset.quant_calibration_dataset.images_dir": "C/images.tar.gz",
     },
+    "export": {
+        "dataset.label_map": "T/label_map.json", "dataset.test.images": "E/images.tar.gz",
+        "dataset.test.annotations": "E/annotations.json", "dataset.test.panoptic": "E/images_panoptic.tar.gz",
+    },
+    "gen_trt_engine": {
+        "dataset.label_map": "T/label_map.json", "dataset.test.images": "E/images.tar.gz",
+        "dataset.test.annotations": "E/annotations.json", "dataset.test.panoptic": "E/images_panoptic.tar.gz",
+        "gen_trt_engine.tensorrt.calibration_dir": "C/images.tar.gz",
+    },
 }  # fmt: skip
 ROOTS = (
     f"{T}=s3://b/T",

@@ -12,8 +12,9 @@ from oneformer.data.formats.part import set_names
 from oneformer.data.sources.address import is_remote
 from oneformer.data.sources.fetch import Fetcher
 from oneformer.data.sources.level import file_names, find_level, unwrapped
-from oneformer.data.sources.roots import Roots, filled
+from oneformer.data.sources.roots import FOLDERS, Roots, filled
 from oneformer.errors import UserError, without_secrets
+from oneformer.spec.tree import get, with_value
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec, SplitSpec
@@ -38,22 +39,20 @@ def fetched(spec: ExperimentSpec, action: str) -> ExperimentSpec:
     spec = filled(spec, action, Roots(fetcher, errors))
     raise_all(errors)
     here = _Here(fetcher, errors)
-    dataset, inference = replace(spec.dataset), replace(spec.inference)
+    dataset = replace(spec.dataset)
     for split in _read(spec, action):
         setattr(dataset, split, here.split(getattr(dataset, split), f"dataset.{split}"))
-    if action == "inference":
-        inference.images_dir = here.path(inference.images_dir, "inference.images_dir")
-    else:  # there, the checkpoint has the classes
+    if action != "inference":  # there, the checkpoint has the classes
         dataset.label_map = here.path(dataset.label_map, "dataset.label_map")
-    if action == "quantize":
-        images = here.path(dataset.quant_calibration_dataset.images_dir, "dataset.quant_calibration_dataset.images_dir")
-        dataset.quant_calibration_dataset = replace(dataset.quant_calibration_dataset, images_dir=images)
-    raise_all(errors)
     # What the roots say is said now.
     dataset.sources = replace(
         dataset.sources, train_datasets="", eval_dataset="", inference_dataset="", calibration_dataset=""
     )
-    return replace(spec, dataset=dataset, inference=inference)
+    spec = replace(spec, dataset=dataset)
+    for key in _folders(action):
+        spec = with_value(spec, key, here.path(get(spec, key), key))
+    raise_all(errors)
+    return spec
 
 
 def planned(spec: ExperimentSpec, action: str) -> tuple[ExperimentSpec, list[str]]:
@@ -66,8 +65,8 @@ def planned(spec: ExperimentSpec, action: str) -> tuple[ExperimentSpec, list[str
     spec = filled(spec, action, Roots(Fetcher(spec.dataset.sources), errors, look=False))
     raise_all(errors)
     values = [getattr(getattr(spec.dataset, s), name) for s in _read(spec, action) for name in COLUMNS]
-    values.append(spec.inference.images_dir if action == "inference" else spec.dataset.label_map)
-    values += [spec.dataset.quant_calibration_dataset.images_dir] if action == "quantize" else []
+    values += [] if action == "inference" else [spec.dataset.label_map]
+    values += [get(spec, key) for key in _folders(action)]
     return spec, list(dict.fromkeys(text for value in values for text in as_list(value) if is_remote(text)))
 
 
@@ -78,6 +77,12 @@ def fetched_paths(texts: Sequence[str], settings: SourcesSpec, *, key: str) -> l
     found = [here.labels(text, key) for text in texts]
     raise_all(errors)
     return found
+
+
+def _folders(action: str) -> tuple[str, ...]:
+    """Keys of the folders of images without labels that an action reads."""
+    rooted = FOLDERS[action][:1] if action in FOLDERS else ()
+    return (*rooted, f"{action}.parity_images_dir") if action in ("export", "gen_trt_engine") else rooted
 
 
 def _read(spec: ExperimentSpec, action: str) -> tuple[str, ...]:
@@ -93,7 +98,7 @@ def _read(spec: ExperimentSpec, action: str) -> tuple[str, ...]:
         # Ranges are measured on training images where no others are named.
         measured = spec.quantize.mode == "static_ptq" and not dataset.quant_calibration_dataset.images_dir
         return (*(split for split in named if split == "train" and measured), *scored)
-    return scored if action == "evaluate" else named
+    return scored if action in ("evaluate", "export", "gen_trt_engine") else named
 
 
 class _Here:

@@ -10,7 +10,7 @@ from oneformer.data.files import as_list, examples
 from oneformer.data.sources.address import ARCHIVES, is_remote
 from oneformer.data.sources.fetch import Fetcher, joined, tried
 from oneformer.errors import DataError, UserError, without_secrets
-from oneformer.spec.data import QuantCalibrationDatasetSpec
+from oneformer.spec.tree import get, with_value
 
 if TYPE_CHECKING:
     from oneformer.spec import DatasetSpec, ExperimentSpec, SplitSpec
@@ -32,6 +32,14 @@ SPLITS: dict[str, dict[str, str]] = {
     "inference": {},
     "quantize": {"train": "train_datasets", "val": "eval_dataset"},
     "dataset": {"train": "train_datasets", "val": "eval_dataset"},
+    "export": {"test": "eval_dataset"},
+    "gen_trt_engine": {"test": "eval_dataset"},
+}
+# Action -> key of a folder of images without labels, and which root fills it.
+FOLDERS = {
+    "inference": ("inference.images_dir", "inference_dataset"),
+    "quantize": ("dataset.quant_calibration_dataset.images_dir", "calibration_dataset"),
+    "gen_trt_engine": ("gen_trt_engine.tensorrt.calibration_dir", "calibration_dataset"),
 }
 
 
@@ -70,13 +78,11 @@ def filled(spec: ExperimentSpec, action: str, roots: Roots) -> ExperimentSpec:
             own = _split(getattr(dataset, split), places, roots, key=f"dataset.sources.{source}")
             setattr(dataset, split, own)
     dataset.label_map = dataset.label_map or _label_map(dataset, action, roots)
-    inference = spec.inference
-    if action == "inference" and sources.inference_dataset and not inference.images_dir:
-        inference = replace(inference, images_dir=_images(sources.inference_dataset, "inference_dataset", roots))
-    if action == "quantize" and sources.calibration_dataset and not dataset.quant_calibration_dataset.images_dir:
-        images = _images(sources.calibration_dataset, "calibration_dataset", roots)
-        dataset.quant_calibration_dataset = QuantCalibrationDatasetSpec(images)
-    return replace(spec, dataset=dataset, inference=inference)
+    spec = replace(spec, dataset=dataset)
+    key, source = FOLDERS.get(action, ("", ""))
+    if key and getattr(sources, source) and not get(spec, key):
+        spec = with_value(spec, key, _images(getattr(sources, source), source, roots))
+    return spec
 
 
 def _split(section: SplitSpec, places: list[str], roots: Roots, *, key: str) -> SplitSpec:
