@@ -200,3 +200,16 @@ def test_another_file_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no search"):
         Ledger(tmp_path / "none", read_only=True)
     assert sqlite3.threadsafety >= 1
+
+
+def test_what_came_with_a_proposal_is_read_again(tmp_path: Path) -> None:
+    note = {"why": "less is better here", "ranges": {"train.optim.lr": [1e-4, 1e-3]}}
+    with Ledger(tmp_path) as ledger:
+        ledger.add({"train.optim.lr": 1e-4}, source="own")
+        ledger.add({"train.optim.lr": 2e-4}, source="llm", note=note)
+        ledger.tell("asked", {"times": 2}, trial=1)
+    with Ledger(tmp_path, read_only=True) as ledger:
+        assert [t.note for t in ledger.trials.values()] == [{}, note]
+        assert [(what, trial) for _, what, trial, _ in ledger.events()] == [
+            ("added", 0), ("proposed", 1), ("added", 1), ("asked", 1)
+        ]  # fmt: skip

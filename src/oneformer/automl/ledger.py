@@ -20,6 +20,7 @@ from oneformer.runs.atomic import plain
 
 FILE, LOCK = "study.sqlite", "controller.lock"
 CURVE = "curve"  # the name under which the searched metric of every epoch is kept
+PROPOSED = "proposed"  # the event that keeps what came with the values of a trial
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trial (
@@ -136,6 +137,8 @@ class Ledger:
             found[number].rungs[epoch] = Rung(epoch, score, seconds, place, measured.get((number, epoch), {}))
         for number, epoch in self._base.execute("SELECT trial, epoch FROM lease"):
             found[number].target = epoch
+        for number, note in self._base.execute("SELECT trial, detail FROM event WHERE what = ?", (PROPOSED,)):
+            found[number].note = json.loads(note)
         return found
 
     @contextmanager
@@ -167,18 +170,34 @@ class Ledger:
         with self._change("facts", None, sorted(facts)) as base:
             base.executemany("INSERT OR REPLACE INTO study (key, value) VALUES (?, ?)", rows)
 
-    def add(self, values: Mapping[str, Any], *, source: str, bracket: int = 0, origin: Origin | None = None) -> Trial:
-        """A new trial, numbered on from 0."""
-        made = Trial(len(self.trials), dict(values), source, bracket, origin)
+    def add(
+        self,
+        values: Mapping[str, Any],
+        *,
+        source: str,
+        bracket: int = 0,
+        origin: Origin | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> Trial:
+        """A new trial, numbered on from 0; `note` is what came with its values."""
+        made = Trial(len(self.trials), dict(values), source, bracket, origin, note=dict(note or {}))
         with self._change("added", made.id, source) as base:
             row = (made.id, _json(made.values), source, bracket, made.state, "", 0)
             base.execute("INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            if made.note:
+                event = (time.time(), PROPOSED, made.id, _json(made.note))
+                base.execute("INSERT INTO event (at, what, trial, detail) VALUES (?, ?, ?, ?)", event)
             if origin:
                 base.execute(
                     "INSERT INTO origin VALUES (?, ?, ?, ?)", (made.id, origin.trial, origin.epoch, origin.seed)
                 )
         self.trials[made.id] = made
         return made
+
+    def tell(self, what: str, detail: object, *, trial: int | None = None) -> None:
+        """Something that happened and changes no trial."""
+        with self._change(what, trial, detail):
+            pass
 
     def lease(self, trial: Trial, epoch: int, *, owner: str, until: float) -> None:
         """The trial runs to `epoch` in the hands of `owner`, who renews the lease before `until` (seconds, Unix)."""

@@ -77,8 +77,8 @@ class Trial:
     id: int
     values: dict[str, Any]
     source: str
-    """Where the values come from: `own` (the spec's), `random`, `qmc`, the name of a sampler that learned, `pbt`
-    (another trial's, changed a little) or `again` (another trial's)."""
+    """Where the values come from: `own` (the spec's), `random`, `qmc`, the name of a sampler that learned, `llm` (a
+    language model's), `pbt` (another trial's, changed a little) or `again` (another trial's)."""
     bracket: int = 0
     origin: Origin | None = None
     """The trial that gave it weights or values."""
@@ -91,6 +91,9 @@ class Trial:
     rungs: dict[int, Rung] = field(default_factory=dict)
     curve: dict[int, float] = field(default_factory=dict)
     """Epoch, from 1 -> the searched metric at the validation after it."""
+    note: dict[str, Any] = field(default_factory=dict)
+    """What came with the values: `why` in words, `ranges` that they are drawn from from here on, and `instead_of` the
+    proposer that should have been asked."""
 
     @property
     def epochs(self) -> int:
