@@ -134,12 +134,40 @@ def test_a_list_takes_the_place_of_the_default() -> None:
         ("automl.parameters=[model.sem_seg_head.ignore_value]", "has no effect"),
         ("automl.parameters=[evaluate.batch_size]", "training does not read it"),
         ("automl.parameters=[train.freeze]", "valid_options"),
-        ("automl.ranges={train.optim.lr: {valid_min: 1e-3}}", "needs valid_min and valid_max"),
+        ("automl.ranges={train.optim.power: {valid_min: 1e-3}}", "no range of its own"),
+        ("automl.ranges={train.optim.lr: {valid_min: 0.5}}", "one end of it the usual one"),
+        ("automl.ranges={train.optim.lr: {}}", "needs valid_min and valid_max"),
         ("automl.ranges={train.optim.lr: {valid_min: 1e-2, valid_max: 1e-3}}", "is not below"),
         ("automl.ranges={train.optim.lr: {valid_min: -1, valid_max: 1}}", "must be a number above 0"),
         ("automl.ranges={train.optim.weight_decay: {valid_min: 0, valid_max: 0.1, scale: log}}", "logarithmic"),
         ("automl.ranges={train.optim.lr: {valid_mn: 1e-3, valid_max: 1e-2}}", "did you mean valid_min"),
-        ("automl.ranges={train.optim.lr: {depends_on: train.seed}}", "depends_on is not read here"),
+        ("automl.ranges={train.optim.lr: {depends_on: train.seed}}", "nothing says how"),
+        ("automl.ranges={train.optim.lr: {math_cond: '> depends_on'}}", "which is not given"),
+        ("automl.ranges={train.optim.lr: {math_cond: about 3}}", "a sign and a number"),
+        ("automl.ranges={train.optim.lr: {math_cond: '/ 32'}}", "no whole number"),
+        ("automl.ranges={train.optim.lr: {math_cond: '> 0.5'}}", "fulfils math_cond"),
+        ("automl.ranges={train.optim.lr: {math_cond: '^ 1'}}", "a whole number of at least 2"),
+        ("automl.ranges={train.optim.lr: {disable_list: false}}", "a value is drawn whole"),
+        ("automl.ranges={train.optim.lr: {valid_min: [1e-5, 1e-4]}}", "lists 2 numbers"),
+        ("automl.ranges={train.optim.lr: {math_cond: '< depends_on', depends_on: train.optim.lrr}}", "did you mean"),
+        (
+            "automl.ranges={train.optim.lr: {math_cond: '< depends_on', depends_on: train.freeze}}",
+            "no number beside it",
+        ),
+        (
+            "automl.ranges={train.optim.lr: {math_cond: '> depends_on', depends_on: dataset.max_scale}}",
+            "the spec's own",
+        ),
+        (
+            "automl.ranges={train.optim.lr: {math_cond: '> 1', depends_on: dataset.max_scale}}",
+            "does not name depends_on",
+        ),
+        ("automl.ranges={train.optim.lr_scheduler: {valid_options: [cosine, constant], math_cond: '> 0'}}", "exclude"),
+        (
+            "automl.ranges={dataset.min_scale: {math_cond: '< depends_on', depends_on: dataset.max_scale}, "
+            "dataset.max_scale: {math_cond: '> depends_on', depends_on: dataset.min_scale}}",
+            "depend on one another",
+        ),
         ("automl.ranges={train.optim.lr_scheduler: {valid_options: [cosine, cosin]}}", "must be one of"),
         ("automl.ranges={train.optim.lr: {valid_options: [1e-3, 1e-2], option_weights: [1]}}", "for each option"),
     ],
@@ -169,3 +197,80 @@ def test_the_command_shows_percentiles(capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["automl", "space", "preset=swin_t"]) == cli.DONE
     out = capsys.readouterr().out
     assert "P10" in out and "not searched: model.backbone.dinat.drop_path_rate" in out
+
+
+def one(key: str, said: str, *words: str) -> Dimension:
+    found = space(f"automl.ranges={{{key}: {said}}}", *words)
+    return next(d for d in found.dimensions if d.key == key)
+
+
+def test_the_end_that_is_left_open_is_the_usual_one() -> None:
+    usual = next(d for d in space().dimensions if d.key == "train.optim.lr")
+    low = one("train.optim.lr", "{valid_min: 1e-5}")
+    assert (low.low, low.high, low.log) == (1e-5, usual.high, True)
+    assert one("train.optim.lr", "{valid_max: [1e-3], valid_min: null}").high == 1e-3
+
+
+def test_conditions_with_a_number_cut_the_range() -> None:
+    decay = one("train.optim.weight_decay", "{valid_min: 0.0, valid_max: 0.2, scale: linear, math_cond: '> 0.0'}")
+    assert drawn(decay, 2000).min() > 0 and decay.high == 0.2
+    layers = one("model.one_former.dec_layers", "{valid_min: 3, valid_max: 12, math_cond: '<= 11.5'}")
+    assert (layers.low, layers.high) == (3, 11)
+
+
+def test_multiples_are_drawn_alike_and_powers_are_choices() -> None:
+    said = "{valid_min: 500, valid_max: 1000, math_cond: '/ 32'}"
+    hidden = one("model.one_former.dim_feedforward", said, "model.one_former.dim_feedforward=512")
+    values, counts = np.unique(drawn(hidden), return_counts=True)
+    assert values.tolist() == list(range(512, 993, 32)) and counts.min() > 0.9 * counts.max()
+    powers = one("model.one_former.dim_feedforward", "{valid_min: 8, valid_max: 100, math_cond: '^ 2'}")
+    assert powers.choices == (8, 16, 32, 64, 2048), "2048 is the spec's own"
+
+
+BOUND = (
+    "automl.ranges={dataset.min_scale: {valid_min: 0.1, valid_max: 2.0}, dataset.max_scale: {valid_min: 0.5, "
+    "valid_max: 2.5, depends_on: dataset.min_scale, math_cond: '> depends_on'}}"
+)
+ORDER = "automl.parameters=[dataset.min_scale,dataset.max_scale]"
+
+
+def test_a_value_that_depends_on_another_one_is_drawn_beside_it() -> None:
+    found, rng = space(BOUND), np.random.default_rng(3)
+    points = [found.draw(rng.random) for _ in range(2000)]
+    assert all(p["dataset.min_scale"] < p["dataset.max_scale"] for p in points)
+    high = [p["dataset.max_scale"] for p in points]
+    assert min(high) < 0.8 and max(high) > 2.3, "the bound cuts the range, and does not draw all values to it"
+    spec = load_spec(None, ["preset=swin_t", BOUND], action="a")
+    assert not found.faults(spec, points[0])
+    wrong = found.faults(spec, {**points[0], "dataset.min_scale": 2.0, "dataset.max_scale": 1.0})
+    assert wrong[0] == "dataset.max_scale is 1.0, but has to be above dataset.min_scale"
+
+
+def test_a_value_may_be_a_share_of_another_one() -> None:
+    words = (
+        "automl.ranges={model.one_former.dim_feedforward: {valid_min: 512, valid_max: 2048, math_cond: '/ 256'}, "
+        "model.sem_seg_head.dim_feedforward: {valid_min: 128, valid_max: 1024, math_cond: '/ 2', "
+        "depends_on: model.one_former.dim_feedforward}}"
+    )
+    found, rng = space(words, "model.sem_seg_head.dim_feedforward=1024"), np.random.default_rng(3)
+    for point in (found.draw(rng.random) for _ in range(200)):
+        assert point["model.sem_seg_head.dim_feedforward"] == point["model.one_former.dim_feedforward"] // 2
+
+
+def test_a_bound_to_a_key_that_is_not_searched_is_one_to_its_value() -> None:
+    said = "{valid_min: 0.5, valid_max: 2.5, depends_on: dataset.min_scale, math_cond: '>= depends_on'}"
+    found = one("dataset.max_scale", said, "automl.parameters=[dataset.max_scale]", "dataset.min_scale=0.9")
+    assert found.low == 0.9 and found.bound is None
+
+
+def test_ranges_may_change_on_the_way_and_never_beyond_what_the_key_may_hold() -> None:
+    found = space()
+    by_key = {d.key: d for d in found.dimensions}
+    lr, drop = by_key["train.optim.lr"], by_key["model.backbone.swin.drop_path_rate"]
+    assert lr.widest == (lr.low / 10, lr.high * 10) and drop.widest == (0.0, pytest.approx(0.95))
+    assert one("train.optim.lr", "{valid_min: 1e-5, valid_max: 1e-3}").widest is None, "the user's range is a limit"
+    narrow = found.within({"train.optim.lr": [1e-4, 2e-4]})
+    assert {d.key: (d.low, d.high) for d in narrow.dimensions}["train.optim.lr"] == (1e-4, 2e-4)
+    assert found.within({}) == found
+    hull = found.around([{"train.optim.lr": [1e-4, 2e-4]}, {"train.optim.lr": [1e-7, 1e-5]}])
+    assert {d.key: (d.low, d.high) for d in hull.dimensions}["train.optim.lr"] == (1e-7, lr.high)

@@ -36,7 +36,7 @@ def descendant(space: Space, best: Sequence[Mapping[str, Any]], rng: np.random.G
 
 def changed(space: Space, point: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """A point with every number a fifth smaller or larger, and every choice drawn anew at one time in five."""
-    return {d.key: _changed(d, point[d.key], rng) for d in space.dimensions}
+    return space.settled({d.key: _changed(d, point[d.key], rng) for d in space.dimensions})
 
 
 def _changed(dimension: Dimension, value: Any, rng: np.random.Generator) -> Any:

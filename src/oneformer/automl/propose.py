@@ -122,10 +122,10 @@ class Proposer:
             return "de", evolve.descendant(self.space, [t.values for t in best], rng)
         seed = int(rng.integers(2**31))
         if self.sampler in ("tpe", "gp"):
-            return self.sampler, self.models.learned(self.sampler, trials, values, seed=seed)
+            return self.sampler, self.space.settled(self.models.learned(self.sampler, trials, values, seed=seed))
         several = self.goal.pareto and len({t.epochs for t in scored}) == 1 and self.sampler == "nsga2"
         vectors = self._vectors(trials) if several else {number: [value] for number, value in values.items()}
-        return self.sampler, self.models.evolved(self.sampler, trials, vectors, seed=seed)
+        return self.sampler, self.space.settled(self.models.evolved(self.sampler, trials, vectors, seed=seed))
 
     def _vectors(self, trials: Sequence[Trial]) -> dict[int, list[float]]:
         """All objectives of each trial that has ended; of a broken one the worst of each."""

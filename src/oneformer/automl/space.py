@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import dataclass, replace
+from typing import Any
 
 from oneformer.automl.custom import Wish, wishes
 from oneformer.automl.dimension import Dimension
+from oneformer.automl.drawn import dimension_of, where_of
 from oneformer.automl.population import why_not as fixed
 from oneformer.automl.refused import why_not
-from oneformer.errors import SpecError, UserErrors
+from oneformer.errors import SpecError, UserError, UserErrors
 from oneformer.spec import ExperimentSpec
-from oneformer.spec.check import alternatives, parts
 from oneformer.spec.field import Search
 from oneformer.spec.flat import nearest
 from oneformer.spec.rules import faults
@@ -38,7 +37,49 @@ class Space:
 
     def draw(self, places: Callable[[], float]) -> dict[str, Any]:
         """A point, one place 0..1 asked for each key."""
-        return {d.key: d.at(places()) for d in self.dimensions}
+        return self.settled({d.key: d.at(places()) for d in self.dimensions})
+
+    def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A point, every value that breaks its bound to another key moved to the same place of the range that is left.
+
+        Where nothing is left the value stays; `faults` tells it.
+        """
+        found = dict(values)
+        for d in parents_first([d for d in self.dimensions if d.bound]):
+            assert d.bound
+            parent, value = found[d.bound.parent], found[d.key]
+            if not d.obeys(value, parent) and (left := d.beside(parent)):
+                found[d.key] = left.at(d.place_of(value))
+        return found
+
+    def within(self, ranges: Mapping[str, Sequence[float]]) -> Space:
+        """The space with other ranges of some keys."""
+        return self._with({key: (low, high) for key, (low, high) in ranges.items()})
+
+    def around(self, ranges: Sequence[Mapping[str, Sequence[float]]]) -> Space:
+        """The smallest space that holds this one and all of these ranges of its keys."""
+        found: dict[str, tuple[float, float]] = {}
+        by_key = {d.key: d for d in self.dimensions}
+        for key, (low, high) in (item for each in ranges for item in each.items()):
+            before = found.get(key, (by_key[key].low, by_key[key].high))
+            found[key] = min(before[0], low), max(before[1], high)
+        return self._with(found)
+
+    def _with(self, ranges: Mapping[str, tuple[float, float]]) -> Space:
+        if not ranges:
+            return self
+        dimensions = tuple(
+            replace(d, low=ranges[d.key][0], high=ranges[d.key][1]) if d.key in ranges else d for d in self.dimensions
+        )
+        return replace(self, dimensions=dimensions)
+
+    @property
+    def points(self) -> float:
+        """How many there are; infinite with a number that is not whole."""
+        return math.prod(
+            len(d.choices) if d.kind == "choice" else (d.high - d.low) // d.step + 1 if d.kind == "int" else math.inf
+            for d in self.dimensions
+        )
 
     def applied(self, spec: ExperimentSpec, values: Mapping[str, Any]) -> ExperimentSpec:
         """A copy of the spec at a point."""
@@ -50,8 +91,16 @@ class Space:
         return changed
 
     def faults(self, spec: ExperimentSpec, values: Mapping[str, Any]) -> list[str]:
-        """What the spec's rules say against a point; the trial is then told as not feasible, not patched."""
-        return [fault.what for fault in faults(self.applied(spec, values))]
+        """What the spec's rules and bounds between keys say against a point.
+
+        The trial is then told as not feasible, not patched.
+        """
+        broken = [
+            f"{d.key} is {values[d.key]}, but has to be {d.bound.words}"
+            for d in self.dimensions
+            if d.bound and not d.obeys(values[d.key], values[d.bound.parent])
+        ]
+        return broken + [fault.what for fault in faults(self.applied(spec, values))]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -76,7 +125,7 @@ def space_of(spec: ExperimentSpec) -> Space:
             continue
         try:
             if why := why_not(key) or (unmet(spec, mark.when) if mark else "") or (fixed(key) if population else ""):
-                raise SpecError(f"{key} cannot be searched: {why}", where=_where(asked.get(key)))
+                raise SpecError(f"{key} cannot be searched: {why}", where=where_of(asked.get(key)))
             found[key] = dimension_of(spec, leaf, mark, asked.get(key))
         except SpecError as error:
             if by_name:
@@ -87,7 +136,8 @@ def space_of(spec: ExperimentSpec) -> Space:
         if key not in leaves():
             near = nearest(key)
             hint = f"did you mean {' or '.join(near)}?" if near else ""
-            errors.append(SpecError(f"there is no key {key}", where=_where(asked[key]), hint=hint))
+            errors.append(SpecError(f"there is no key {key}", where=where_of(asked[key]), hint=hint))
+    errors += _bounds(spec, found, asked)
     if not found and not errors:
         errors.append(SpecError("there is nothing to search", where="automl.parameters", hint="name some keys"))
     if errors:
@@ -95,8 +145,51 @@ def space_of(spec: ExperimentSpec) -> Space:
     return Space(tuple(found.values()), left_out)
 
 
-def _where(wish: Wish | None) -> str:
-    return wish.where if wish else "automl.parameters"
+def parents_first(bound: Sequence[Dimension]) -> list[Dimension]:
+    """Dimensions with bounds in the order in which their values can be settled; of a circle nothing is left."""
+    left, found = list(bound), list[Dimension]()
+    while free := [d for d in left if d.bound and d.bound.parent not in {o.key for o in left}]:
+        found += free
+        left = [d for d in left if d not in free]
+    return found
+
+
+def _bounds(spec: ExperimentSpec, found: dict[str, Dimension], asked: Mapping[str, Wish]) -> list[UserError]:
+    """What is wrong with bounds between keys; a bound to a key that is not searched becomes one to its value."""
+    errors: list[UserError] = []
+    for key, d in list(found.items()):
+        if d.bound is None:
+            continue
+        where, parent = f"{where_of(asked.get(key))}.depends_on", d.bound.parent
+        try:
+            if parent not in leaves():
+                near = nearest(parent)
+                hint = f"did you mean {' or '.join(near)}?" if near else ""
+                raise SpecError(f"there is no key {parent}", where=where, hint=hint)
+            fixed_to = get(spec, parent)
+            number = isinstance(fixed_to, int | float) and not isinstance(fixed_to, bool)
+            if parent == key or not number or (d.bound.sign == "/" and not isinstance(fixed_to, int)):
+                kind = "whole number" if d.bound.sign == "/" else "number"
+                raise SpecError(f"{key} cannot depend on {parent}, which is no {kind} beside it", where=where)
+            if not d.obeys(d.own, fixed_to):
+                what = f"the spec's own {key} is {d.own}, but has to be {d.bound.words}, which is {fixed_to}"
+                raise SpecError(what, where=where)
+            if parent not in found:
+                left = d.beside(fixed_to)
+                if left is None or left.low == left.high:
+                    what = f"{key} depends on {parent}, which is not searched and leaves it no other value"
+                    raise SpecError(what, where=where, hint=f"search {parent} too")
+                found[key] = replace(left, bound=None)
+        except SpecError as error:
+            errors.append(error)
+    bound = [d for d in found.values() if d.bound]
+    circle = [d for d in bound if d not in parents_first(bound)]
+    if circle and not errors:
+        names = " and ".join(d.key for d in circle)
+        errors.append(
+            SpecError(f"{names} depend on one another", where=f"{where_of(asked.get(circle[0].key))}.depends_on")
+        )
+    return errors
 
 
 def mark_of(leaf: Leaf) -> Search | None:
@@ -114,69 +207,3 @@ def unmet(spec: ExperimentSpec, when: str) -> str:
         has = wanted in value if isinstance(value, list) else str(value) == wanted
         return f"{key} is {value}" if has else ""
     return "" if str(value) in wanted.split("|") else f"{key} is {value}"
-
-
-def dimension_of(spec: ExperimentSpec, leaf: Leaf, mark: Search | None, wish: Wish | None) -> Dimension:
-    """How one key is drawn: by the user's range, else by its mark, else all choices of a switch or list of choices.
-
-    Raises:
-        SpecError: there is no range, or the range does not suit the key.
-    """
-    own = get(spec, leaf.key)
-    ties = mark.ties if mark else ()
-    if wish and wish.options:
-        return _choice(leaf.key, own, wish.options, wish.weights, ties)
-    kind = next((k for m in alternatives(leaf.annotation) if (k := parts(m)[0]) is not NoneType), None)
-    ranged = wish is not None and wish.low is not None
-    if not ranged and mark and mark.choices:
-        return _choice(leaf.key, own, mark.choices, (), ties)
-    if not ranged and kind is bool:
-        return _choice(leaf.key, own, (False, True), (), ties)
-    if not ranged and get_origin(kind) is Literal:
-        return _choice(leaf.key, own, get_args(kind), (), ties)
-    if kind not in (int, float) or isinstance(own, list | dict):
-        hint = "give it valid_options in automl.ranges"
-        raise SpecError(f"{leaf.key} is no number", where=_where(wish), hint=hint)
-    if not ranged and mark is None:
-        hint = f"automl.ranges: {{{leaf.key}: {{valid_min: ..., valid_max: ...}}}}"
-        raise SpecError(f"{leaf.key} has no range of its own", where=_where(wish), hint=hint)
-    low, high, log = _range(spec, leaf, mark, wish)
-    if own is None:
-        own = low
-    low, high = min(low, own), max(high, own)
-    if log and low <= 0:
-        what = f"{leaf.key} is drawn on a logarithmic scale, but its range begins at {low:g}"
-        raise SpecError(what, where=_where(wish), hint="scale: linear in automl.ranges, or a value above 0")
-    name: Literal["float", "int"] = "int" if kind is int else "float"
-    if name == "int":
-        low, high = math.ceil(low), math.floor(high)
-    return Dimension(leaf.key, name, own, low, high, log, ties=ties)
-
-
-def _choice(
-    key: str, own: Any, options: tuple[Any, ...], weights: tuple[float, ...], ties: tuple[str, ...]
-) -> Dimension:
-    """A choice; the spec's own value is always among the options."""
-    if own not in options:
-        options = (*options, own)
-        weights = (*weights, min(w for w in weights if w > 0)) if weights else ()
-    return Dimension(key, "choice", own, choices=options, weights=weights, ties=ties)
-
-
-def _range(spec: ExperimentSpec, leaf: Leaf, mark: Search | None, wish: Wish | None) -> tuple[float, float, bool]:
-    log = mark is not None and mark.scale == "log"
-    if wish is not None and wish.low is not None and wish.high is not None:
-        return wish.low, wish.high, wish.scale == "log" if wish.scale else log and wish.low > 0
-    assert mark is not None
-    if not mark.spread:
-        return mark.low, mark.high, log
-    middle = get(spec, leaf.key)
-    if mark.images and middle == leaf.default:
-        middle *= math.sqrt(images_per_step(spec) / mark.images)
-    return middle / mark.spread, middle * mark.spread, log
-
-
-def images_per_step(spec: ExperimentSpec) -> int:
-    """Images that one optimiser step learns from."""
-    train = spec.train
-    return spec.dataset.train.batch_size * train.accumulate_grad_batches * train.num_gpus * train.num_nodes

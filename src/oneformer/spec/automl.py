@@ -19,7 +19,8 @@ class AutomlSpec:
     `automl.ranges`."""
     ranges: dict[str, Any] = field(default_factory=dict)
     """Ranges of your own by key: `valid_min` and `valid_max`, or `valid_options` with `option_weights`; `scale` is
-    linear or log."""
+    linear or log. `math_cond` is `> 0`, `/ 32` (multiples), `^ 2` (powers), or `> depends_on` with the key that
+    `depends_on` names."""
     tier: Annotated[int, Ge(0), Le(2)] = 0
     """How many keys are searched by default: 1 the few that matter most, 2 also the weights of the losses, dropout and
     the schedule. 0 takes 2 from 40 trials on."""
