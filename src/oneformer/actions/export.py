@@ -72,6 +72,8 @@ class Exported:
             columns = ("reference", "exported", "difference")
             rows = [(name, *(f"{score[c]:.2f}" for c in columns)) for name, score in told["scores"].items()]
             blocks.append(align(("score", "checkpoint", "exported", "difference"), rows))
+        if self.parity.settled:
+            blocks.append(self.parity.settled.told())
         verdict = "; ".join(self.parity.faults)
         blocks.append(f"parity: {'NOT the same, accepted: ' + verdict if verdict else 'the same'} ({self.parity_file})")
         return "\n\n".join(blocks)

@@ -89,11 +89,16 @@ class GraphEngine(ABC):
     def some(self, images: Tensor, tokens: Tensor) -> Outputs:
         """At most `most` images; below `least` the last one fills the batch, and its copies are dropped."""
         count = len(images)
+        classes, masks = self.run(*self.filled(images, tokens))
+        return Outputs(classes[:count].float(), masks[:count].float())
+
+    def filled(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """At most `most` images and the tokens of their task (T,) -> what the graph takes: a whole batch of both."""
+        count = len(images)
         size = max(count, self.least)
         if count < size:
             images = torch.cat((images, images[-1:].expand(size - count, *images.shape[1:])))
-        classes, masks = self.run(images.contiguous(), tokens.expand(size, -1).contiguous())
-        return Outputs(classes[:count].float(), masks[:count].float())
+        return images.contiguous(), tokens.expand(size, -1).contiguous()
 
     def check_size(self, images: Tensor) -> None:
         """Raise UserError for a height or width that the graph does not take."""

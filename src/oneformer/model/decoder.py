@@ -152,9 +152,12 @@ class Decoder(nn.Module):
         A query whose mask is negative everywhere may look everywhere.
         """
         with torch.no_grad():
-            masks = self.mask_embed(self.norm(x)) @ level.mask_features  # (B, Q, h_l*w_l)
-            closed = masks < 0
+            closed = self.closed_places(self.mask_embed(self.norm(x)) @ level.mask_features)
             return ~(closed & ~closed.all(dim=-1, keepdim=True)).unsqueeze(1)
+
+    def closed_places(self, masks: Tensor) -> Tensor:
+        """Mask logits (B, Q, h_l*w_l) -> true where the query's own mask is negative."""
+        return masks < 0
 
     def attend(self, layer: QueryLayer, x: Tensor, level: Level, places: Tensor) -> Tensor:
         """One layer on one level, (B, Q, C) -> (B, Q, C)."""
