@@ -128,10 +128,13 @@ def web(files: dict[str, bytes], *, tags: bool = True) -> Iterator[Server]:
 
 
 @contextmanager
-def in_front_of(port: int) -> Iterator[Server]:
-    """A server that hands everything on to another one of this machine."""
+def in_front_of(port: int, *, bearer: str = "") -> Iterator[Server]:
+    """A server that hands everything on to another one of this machine; with `bearer` only what brings this token."""
 
     def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if bearer and {k.lower(): v for k, v in headers.items()}.get("authorization") != f"Bearer {bearer}":
+            said = b'{"error": {"code": 401, "message": "Anonymous caller may not read this."}}'
+            return Answer(401, {"Content-Length": str(len(said)), "Content-Type": "application/json"}, said)
         link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         keep = {k: v for k, v in headers.items() if k.lower() not in ("connection", "transfer-encoding")}
         link.request(method, path, body=body, headers=keep)

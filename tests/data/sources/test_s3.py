@@ -184,3 +184,21 @@ def test_bytes_that_changed_on_the_way_are_noticed(
     part.with_name(part.name + ".of").write_text(version)
     folder = fetcher().local(url, key="key")
     assert len(content(Path(folder))) == 4
+
+
+def test_the_tag_of_what_is_encrypted_with_a_key_of_the_store_is_no_checksum(bucket: Any) -> None:
+    from botocore.session import Session
+
+    from oneformer.data.sources.address import Address
+    from oneformer.data.sources.store import Store
+    from oneformer.data.sources.transfer import Begun
+
+    client = Session().create_client("s3")
+    for name, more in (("plain", {}), ("locked", {"ServerSideEncryption": "aws:kms"})):
+        client.put_object(Bucket=BUCKET, Key=name, Body=b"hello world", **more)
+        address = Address(f"s3://{BUCKET}/{name}")
+        with Store.of(address).file(address.path).open(Begun()) as reply:
+            assert reply is not None
+            assert reply.promise == ("" if more else "md5:5eb63bbbe01eeed093cb22bb8f5acdc3")
+            assert b"".join(reply.blocks) == b"hello world"
+    client.close()

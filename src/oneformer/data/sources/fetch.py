@@ -16,7 +16,7 @@ from oneformer.data.files import missing
 from oneformer.data.sources.address import WEB, Address, is_archive, parsed
 from oneformer.data.sources.cache import Cache, digest, digest_of
 from oneformer.data.sources.names import Refused, Taken, inside, is_litter
-from oneformer.data.sources.store import Store, md5_of, patiently, version_of
+from oneformer.data.sources.store import Store, kept, patiently, version_of
 from oneformer.data.sources.transfer import GIB, Got, Limits, Unreachable, transfer
 from oneformer.data.sources.unpack import unpack
 from oneformer.data.sources.web import WebFile
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OTHER = "what came has another checksum than the store tells"
 TOGETHER = 8  # files of a folder that are fetched at the same time
 T = TypeVar("T")
 
@@ -193,7 +194,10 @@ class Fetcher:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 begun = file.with_name(f"{file.name}.part")
                 remote = store.file(f"{address.path.rstrip('/')}/{name}", files[name])
-                transfer(remote, begun, told=f"{address.told.rstrip('/')}/{name}", limits=each)
+                got = transfer(remote, begun, told=f"{address.told.rstrip('/')}/{name}", limits=each)
+                if got is not None and not kept(begun, got.promise):
+                    begun.unlink()
+                    raise Unreachable(f"{name}: {OTHER}", wrong=True)
                 begun.replace(file)
 
             with ThreadPoolExecutor(TOGETHER) as pool:
@@ -249,10 +253,7 @@ def _fault(part: Path, got: Got, address: Address) -> str:
     """How the bytes that came differ from those that were promised; empty when they do not."""
     if address.checksum and (found := digest(part)) != address.checksum:
         return f"the file has another checksum than asked for: {found}"
-    promised = md5_of(got.version) if address.scheme not in WEB else ""
-    if promised and digest(part, "md5") != promised:
-        return "what came has another checksum than the store tells"
-    return ""
+    return "" if kept(part, got.promise) else OTHER
 
 
 def _listed(listed: dict[str, dict[str, Any]], address: Address, limits: Limits) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ BLOCK = 1 << 20
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before the first try after a fault, and most before a later one
 GIB = 1 << 30
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING|SAS", re.IGNORECASE)
+_FILE_NAME = re.compile(r"_FILE$|^GOOGLE_APPLICATION_CREDENTIALS$")  # these name files, which a message has to tell
 
 
 class Passing(Exception):
@@ -58,6 +59,8 @@ class Reply:
     """Changes with the content; empty when the other side does not tell."""
     start: int
     blocks: Iterator[bytes]
+    promise: str = ""
+    """A checksum that the other side tells, see `store.kept`."""
 
 
 class Remote(Protocol):
@@ -89,6 +92,7 @@ class Got:
 
     size: int
     version: str
+    promise: str = ""
 
 
 def transfer(
@@ -154,7 +158,7 @@ def _try(remote: Remote, part: Path, *, told: str, limits: Limits, known: str, t
             part.unlink()
         raise Passing(f"the connection ended after {count} of {reply.size} bytes")
     note.unlink(missing_ok=True)
-    return Got(count, reply.version)
+    return Got(count, reply.version, reply.promise)
 
 
 def _check_room(part: Path, reply: Reply, limits: Limits) -> None:
@@ -189,8 +193,15 @@ def _size(part: Path) -> int:
 def in_words(error: BaseException) -> str:
     """What an error of a library says, in one line and without what could be a secret."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
-    for name, value in os.environ.items():
-        if len(value) > 3 and _SECRET_NAME.search(name):
-            text = text.replace(value, MASK)
+    for secret in _secrets():
+        text = text.replace(secret, MASK)
     text = without_secrets(text)
     return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _secrets() -> Iterator[str]:
+    """Values of the environment that may be secrets, and the parts of those that have several."""
+    for name, value in os.environ.items():
+        if len(value) > 3 and _SECRET_NAME.search(name) and not _FILE_NAME.search(name):
+            yield value
+            yield from (part for part in re.split(r"[;?&]|(?<=[a-zA-Z])=", value) if len(part) > 15)
