@@ -82,7 +82,8 @@ class Running:
         if place.faults.get(number, 0) > 0:
             place.faults[number] -= 1
             return
-        outcome: dict = {"kind": place.kinds.get(number, "done"), "reason": "it was told to"}
+        rung = 0 if self.epoch == self.spec.train.num_epochs else self.epoch
+        outcome: dict = {"kind": place.kinds.get(number, "done"), "reason": "it was told to", "epoch": rung}
         if outcome["kind"] == "done":
             train = self.folder / "train"
             train.mkdir(exist_ok=True)

@@ -41,6 +41,17 @@ def test_a_worker_trains_to_its_rung_and_says_how_it_went(data: TinyDataset, tmp
     assert outcome["result"]["stopped_by"] == "stop_at_epoch"
 
 
+def test_a_rung_that_was_reached_before_a_kill_gives_the_same_words_again(data: TinyDataset, tmp_path: Path) -> None:
+    """The process of the search may be gone when a training ends: the next one starts it again, and it says the same."""
+    spec = load_spec(None, words(data, tmp_path, *SHORT, "train.best_metric=mIoU"), action="train")
+    (tmp_path / SPEC).write_text(to_yaml(spec, keys=changed_from_default(spec), comments=False))
+    first, again = trained(tmp_path, 1), trained(tmp_path, 1)
+    assert again["kind"] == "done" and again["curve"] == first["curve"]
+    assert (
+        again["result"]["best"] == first["result"]["best"] and again["result"]["metrics"] == first["result"]["metrics"]
+    )
+
+
 def test_a_worker_measures_what_the_objectives_name(data: TinyDataset, tmp_path: Path) -> None:
     wanted = "{mIoU: {direction: maximize}, size_mib: {direction: minimize}, latency_ms: {direction: minimize}}"
     more = ("train.best_metric=mIoU", f"automl.objectives={wanted}")

@@ -31,6 +31,8 @@ BEST, STATES = "oneformer_model_best.pth", "model_epoch_*.pth"  # what a trainin
 LEASE_S, RENEW_S = 180.0, 45.0
 POLL_S = 0.2
 GIVE_UP = 3  # trials that end without a score before any has one
+ROOM = 2**20  # bytes of a disk below which a training that left no word is taken to have found no place for it
+KEPT = "everything that was finished is kept; free some space and start again"
 TIDY = 100  # proposals in a row that the spec's own rules forbid
 
 
@@ -50,7 +52,7 @@ class Controller:
 
         Raises:
             UserError: the spec itself cannot be trained.
-            WorkError: nothing that was tried could be trained, or the record cannot be written.
+            WorkError: nothing that was tried could be trained, or the disk is full.
             KeyboardInterrupt: the user stopped it; what ran is saved and goes on with the next start.
         """
         self.ledger.reclaim()
@@ -65,6 +67,9 @@ class Controller:
                     return "done"
                 self._renew()
                 time.sleep(POLL_S)
+        except OSError as error:  # of a file or a process; those of the record are told by itself
+            what = f"the search cannot go on: {error.strerror or error}"
+            raise WorkError(what, where=str(error.filename or self.study.folder), hint=KEPT) from error
         finally:
             self._stop()
 
@@ -137,12 +142,14 @@ class Controller:
     def _take(self, trial: Trial) -> None:
         """What a training has left -> the ledger."""
         folder = self.study.trial_folder(trial)
-        outcome = _outcome(folder / OUTCOME)
+        outcome = self._outcome(trial, folder)
         kind, reason = outcome["kind"], outcome.get("reason", "")
         if kind == "done":
             self._finish(trial, outcome, folder)
-        elif kind == "interrupted":
+        elif kind in ("interrupted", "disk"):
             self.ledger.put_back(trial, reason, retry=False)
+            if kind == "disk":
+                raise WorkError(reason, where=str(folder), hint=KEPT)
         elif kind in ("memory", "shape", "request"):
             self._end(trial, "infeasible", f"{kind}: {reason}")
         elif kind == "diverged":
@@ -152,6 +159,18 @@ class Controller:
             self.ledger.put_back(trial, reason, retry=True)
         else:
             self._end(trial, "failed", f"{trial.retries + 1} tries broke off, the last: {reason}")
+
+    def _outcome(self, trial: Trial, folder: Path) -> dict[str, Any]:
+        """What the training has said at its end; one that was cut off says nothing, or something of an older start."""
+        try:
+            found = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        if found.get("epoch") == self.study.epoch_for(trial.target):
+            return dict(found)
+        if shutil.disk_usage(folder).free < ROOM:
+            return {"kind": "disk", "reason": "no space left on the disk, not even for what a training says at its end"}
+        return {"kind": "fault", "reason": "the process was ended from outside, and left nothing"}
 
     def _finish(self, trial: Trial, outcome: dict[str, Any], folder: Path) -> None:
         result = outcome["result"]
@@ -201,7 +220,8 @@ class Controller:
 
     def _drop_files(self, trial: Trial) -> None:
         folder = self.study.trial_folder(trial)
-        files = [*(folder / "train").glob("*.pth"), *folder.glob("*.pth")]
+        ends, places = ("*.pth", "*.part"), (folder, folder / "train")
+        files = [path for place in places for end in ends for path in place.glob(end)]
         if not files:
             return
         self.ledger.drop_checkpoint(trial)
@@ -239,14 +259,6 @@ def _linked(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, part)
     part.replace(target)
-
-
-def _outcome(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {"kind": "fault", "reason": "the process was ended from outside, and left nothing"}
-    return dict(found)
 
 
 def _write_spec(path: Path, study: Study, trial: Trial) -> None:

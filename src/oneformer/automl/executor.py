@@ -58,6 +58,8 @@ class Local:
 
     share: int = 1
     """Trainings at a time."""
+    program: tuple[str, ...] = (sys.executable, "-m", "oneformer.automl.worker")
+    """What is run, with the folder and the epoch as its last words."""
 
     def start(self, folder: Path, epoch: int) -> LocalProcess:
         """A process; its words go to `log.txt`."""
@@ -66,7 +68,7 @@ class Local:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.share)))
         log = (folder / LOG).open("ab")
         process = subprocess.Popen(
-            [sys.executable, "-m", "oneformer.automl.worker", str(folder), str(epoch)],
+            [*self.program, str(folder), str(epoch)],
             stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
         return LocalProcess(process, log)

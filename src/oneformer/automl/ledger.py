@@ -21,6 +21,7 @@ from oneformer.runs.atomic import plain
 FILE, LOCK = "study.sqlite", "controller.lock"
 CURVE = "curve"  # the name under which the searched metric of every epoch is kept
 PROPOSED = "proposed"  # the event that keeps what came with the values of a trial
+_OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trial (
@@ -83,25 +84,32 @@ class Ledger:
 
     Raises:
         UserError: there is no search, or the file is not one of ours.
-        WorkError: a change could not be written; what was there before is untouched.
+        WorkError: the disk is full or fails; what was there before is untouched.
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.path = folder / FILE
+        hint = "oneformer automl run starts one"
+        no_search = UserError("there is no search in this folder", where=str(folder), hint=hint)
         if read_only and not self.path.is_file():
-            raise UserError(
-                "there is no search in this folder", where=str(folder), hint="oneformer automl run starts one"
-            )
+            raise no_search
         address = f"{self.path.resolve().as_uri()}{'?mode=ro' if read_only else ''}"
         self._base = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10)
         try:
             if not read_only:
                 self._base.execute("PRAGMA journal_mode=WAL")
                 self._base.execute("PRAGMA synchronous=FULL")
-                self._base.executescript(_TABLES)
+                self._base.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+            elif not self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise no_search  # one that was cut off before it began
             self.trials = self._read()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UserError) as error:
             self._base.close()
+            if isinstance(error, UserError):
+                raise
+            if error.sqlite_errorcode & 0xFF in _OF_THE_DISK:
+                hint = "everything that was recorded is kept; free some space and start again"
+                raise WorkError(f"the record cannot be opened: {error}", where=str(self.path), hint=hint) from error
             hint = "another folder (automl.results_dir) starts anew"
             raise UserError(f"this is no record of a search: {error}", where=str(self.path), hint=hint) from error
 

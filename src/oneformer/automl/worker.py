@@ -7,12 +7,14 @@ closes then, whatever has killed the other.
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
 import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -25,27 +27,36 @@ if TYPE_CHECKING:
 
 SPEC, OUTCOME, LOG = "spec.yaml", "outcome.json", "log.txt"
 GRACE_S = 60.0  # for a training to save its last step, and for an older one in the same folder to be gone
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing", re.IGNORECASE)
 _SHAPE = re.compile(
     r"shapes? .*(match|cannot be multiplied|invalid)|size mismatch|size of tensor|divisible|must match", re.IGNORECASE
 )
 
 
 def main(folder: Path, epoch: int) -> int:
-    """Train and write down what happened. 0 when there is an outcome, whatever it is."""
+    """Train and write down what happened. 0 when there is an outcome, whatever it is; 1 when the folder is not free."""
     from oneformer.runs.atomic import write_json
 
     signal.signal(signal.SIGTERM, _ended)
     threading.Thread(target=_watch, daemon=True).start()
-    try:
-        _wait_until_free(folder)
-        with held(folder):
+    with ExitStack() as stack:
+        try:
+            _wait_until_free(folder, stack)
+        except (UserError, KeyboardInterrupt) as error:
+            sys.stderr.write(f"{_told(error)}\n")  # what lies in the folder is another's, so nothing is said there
+            return 1
+        # Up to here an older process could write its own outcome, from here on nobody else can.
+        (folder / OUTCOME).unlink(missing_ok=True)
+        for path in (*folder.glob("*.part"), *folder.glob("train/*.part")):
+            path.unlink(missing_ok=True)  # what a process that was killed had half written
+        try:
             outcome = trained(folder, epoch)
-    except BaseException as error:
-        import traceback
+        except BaseException as error:
+            import traceback
 
-        traceback.print_exc()  # into the trial's log
-        outcome = {"kind": kind_of(error), "reason": _told(error)}
-    write_json(folder / OUTCOME, {**outcome, "epoch": epoch})
+            traceback.print_exc()  # into the trial's log
+            outcome = {"kind": kind_of(error), "reason": _told(error)}
+        write_json(folder / OUTCOME, {**outcome, "epoch": epoch})
     return 0
 
 
@@ -79,12 +90,12 @@ def _measured(spec: ExperimentSpec, folder: Path) -> dict[str, float]:
 
 
 def kind_of(error: BaseException) -> str:
-    """A fault in one word: memory, shape, request, diverged, interrupted, or fault (of the machine, or unknown)."""
+    """A fault in one word: memory, disk, shape, request, diverged, interrupted, or fault (of the machine, unknown)."""
     text = str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if no_memory(error):
-        return "memory"
+    if no_memory(error) or _no_space(error):
+        return "memory" if no_memory(error) else "disk"
     if isinstance(error, WorkError):
         return "diverged" if "not a finite number" in text or "not finite" in text else "fault"
     if isinstance(error, UserError):
@@ -92,6 +103,15 @@ def kind_of(error: BaseException) -> str:
     if isinstance(error, RuntimeError | ValueError | AssertionError) and _SHAPE.search(text):
         return "shape"
     return "fault"
+
+
+def _no_space(error: BaseException | None) -> bool:
+    """Whether a full disk is behind it; torch's writer of files tells no number of the fault."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _told(error: BaseException) -> str:
@@ -110,13 +130,13 @@ def _curve(path: Path, metric: str) -> dict[int, float]:
     return found
 
 
-def _wait_until_free(folder: Path) -> None:
-    """An older process, whose search was killed, may still be saving its last step."""
+def _wait_until_free(folder: Path, stack: ExitStack) -> None:
+    """Hold the folder until the stack is closed: an older process may still be saving its last step there."""
     until = time.monotonic() + GRACE_S
     while True:
         try:
-            with held(folder):
-                return
+            stack.enter_context(held(folder))
+            return
         except UserError:
             if time.monotonic() > until:
                 raise
@@ -128,7 +148,7 @@ def _ended(_number: int, _frame: FrameType | None) -> None:
 
 
 def _watch() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # past the buffer of sys.stdin: Python may not end while a thread reads through that
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
