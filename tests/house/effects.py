@@ -355,6 +355,7 @@ AUTOML = {
     "finalists": Row("2", planned),
     "fresh_seeds": Row("3", planned, on=("automl.finalists=2",)),
     "max_concurrent": Row("2", ran),
+    "max_disk_mib": Row("1", ran),
     "retries": Row("0", ran),
     "results_dir": Row("elsewhere", folder),
 }

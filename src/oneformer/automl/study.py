@@ -24,7 +24,8 @@ RECORD = "record.pth"
 WATCHED = ("model", "dataset", "train", "automl")
 # What may change between two parts of one search.
 FREE = (
-    "automl.max_trials", "automl.max_concurrent", "automl.retries", "automl.results_dir", "train.num_threads",
+    "automl.max_trials", "automl.max_concurrent", "automl.retries", "automl.results_dir", "automl.max_disk_mib",
+    "train.num_threads",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.overwrite", "train.stop_at_epoch",
     "train.verbose", "train.log_interval", "dataset.train.num_workers", "dataset.val.num_workers", "dataset.test",
 )  # fmt: skip

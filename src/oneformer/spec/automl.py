@@ -68,3 +68,6 @@ class AutomlSpec:
     results_dir: str = ""
     """Folder of the search, which is its identity: the same folder goes on with it. Empty means `automl` under the
     common `results_dir`."""
+    max_disk_mib: Annotated[int, Ge(0), Unit("MiB")] = 0
+    """Most disk space that the checkpoints of all trials take together; 0 sets no limit. The least promising of those
+    that wait make room, and start from the beginning if they are promoted after all."""
