@@ -25,7 +25,8 @@ HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 RESULTS = HERE / "results.json"
 BUSY = 0.2  # of the machine
-NAMES = ("forward", "train_step", "losses", "deform", "postprocess", "loader", "startup")  # those that need no data
+# Those that need no other data than what ships here.
+NAMES = ("forward", "train_step", "losses", "deform", "postprocess", "evaluation", "loader", "startup")
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -190,3 +191,17 @@ def test_what_a_file_cannot_do_is_refused(export: Callable[..., Path]) -> None:
             opened(export(*ENGINES[name]), precision=precision)
     with pytest.raises(UserError, match="a program of torch.export cannot be run by openvino"):
         opened(export(*ENGINES["program"]), "openvino")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_part_for_gpus_without_a_gpu_runs_on_the_processor_and_says_so(
+    export: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # onnxruntime-gpu lists its part for GPUs on every machine, and falls back by itself.
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    file = export(*ENGINES["onnxruntime"])
+    assert open_engine(file, "onnxruntime", device="auto").device == "cpu"
+    with pytest.raises(UserError, match="ONNX Runtime cannot use cuda:0 here: it finds no GPU"):
+        open_engine(file, "onnxruntime", device="cuda:0")

@@ -46,6 +46,7 @@ class OnnxRuntimeEngine(GraphEngine):
             session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
         except Exception as error:  # its exceptions share no base class
             raise CheckpointError(f"ONNX Runtime cannot read it: {first_line(error)}", where=str(path)) from error
+        device = checked_device(device, session.get_providers(), asked=options.device)
         engine = cls(path, session, device=device)
         if options.precision not in ("auto", engine.precision):
             raise UserError(
@@ -95,6 +96,20 @@ def chosen_providers(device: str, available: list[str]) -> tuple[str, list[Any]]
         hint = "pip install onnxruntime-gpu in the place of onnxruntime, or use device=cpu"
         raise UserError("this ONNX Runtime has no part for NVIDIA GPUs", hint=hint)
     return f"cuda:{number or 0}", [(GPU, {"device_id": int(number or 0)}), CPU]
+
+
+def checked_device(device: str, running: list[str], *, asked: str) -> str:
+    """Where the session really runs: its part for GPUs goes to the CPU by itself where there is no GPU or no CUDA.
+
+    Raises:
+        UserError: a GPU was asked for by name.
+    """
+    if device == "cpu" or GPU in running:
+        return device
+    if asked == "auto":
+        return "cpu"
+    hint = "oneformer doctor shows the GPUs and the CUDA that are found; device=cpu runs it without"
+    raise UserError(f"ONNX Runtime cannot use {asked} here: it finds no GPU, or no CUDA of its version", hint=hint)
 
 
 def dims(shape: list[Any]) -> Dims:
