@@ -66,6 +66,7 @@ def run(
             if trial is None:
                 proposal = mind.proposal(done.trials, step)
                 trial = Trial(len(done.trials), dict(proposal.values), proposal.source, step.bracket, step.origin)
+                trial.note = dict(proposal.note)
                 done.trials.append(trial)
             assert trial.state in ("waiting", "paused") and step.epoch > trial.epochs
             done.steps.append((trial.id, step.epoch))

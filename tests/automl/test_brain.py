@@ -11,6 +11,7 @@ import pytest
 
 from automl.simulated import PLANE, brain, run
 from oneformer.automl.brain import ALGORITHMS
+from oneformer.automl.propose import ADVISED
 from oneformer.automl.space import Space
 from oneformer.automl.trial import Rung, Trial
 
@@ -18,7 +19,8 @@ BRACKETS = ("hyperband", "hyperband_es", "bohb", "dehb")
 SHORT = {"random": 12, "bayesian": 6, "bfbo": 6, "asha": 18, "pbt": 6, **dict.fromkeys(BRACKETS, 0)}
 WHOLE = dict.fromkeys(BRACKETS, 4)  # small brackets
 SAMPLERS = ("tpe", "cmaes", "nsga2", "de", "qmc")
-OWN = [name for name in ALGORITHMS if name != "bfbo"]  # which is another name
+# Without another name of one of them, and without those that ask a language model (test_advise.py).
+OWN = [name for name in ALGORITHMS if name != "bfbo" and name not in ADVISED]
 
 
 def quality(values: dict[str, Any], epochs: int) -> float:

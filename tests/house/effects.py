@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from house import look_data, look_export, look_quantize, look_runs, look_sources, look_trt
 from house.effects_backbones import BACKBONES, COARSE
-from house.look_automl import command, folder, given_up, planned, ran, searched
+from house.look_automl import advised, command, folder, given_up, planned, ran, searched
 from house.look_export import AS_PROGRAM, SMALL, exported
 from house.look_model import learning, logits, losses, noisy_logits, segments, shapes
 from house.look_quantize import FOUR_BITS, STATIC, quantized
@@ -76,6 +76,7 @@ MODEL = {
     "test.object_mask_threshold": Row("0.5", segments),
     "test.overlap_threshold": Row("0.9", segments),
     "test.test_topk_per_image": Row("3", segments),
+    "test.mask_threshold": Row("0.7", segments),
     "task_toggling.semantic_on": Row("false", look_data.training),
     "task_toggling.instance_on": Row("false", look_data.training),
     "task_toggling.panoptic_on": Row("false", look_data.training),
@@ -359,8 +360,24 @@ AUTOML = {
     "retries": Row("0", ran),
     "results_dir": Row("elsewhere", folder),
 }
+ADDRESS = (
+    "automl.algorithm=hybrid", "automl.llm.endpoint=http://127.0.0.1:9/v1", "automl.llm.model=small",
+    "automl.llm.fallback=qmc", "automl.llm.retries=1",
+)  # fmt: skip
+LLM = {
+    "endpoint": Row("http://127.0.0.1:8/v1", advised, on=ADDRESS),
+    "model": Row("large", advised, on=ADDRESS),
+    "auth_variable": Row("OTHER_KEY", advised, on=ADDRESS),
+    "temperature": Row("0.5", advised, on=ADDRESS),
+    "max_tokens": Row("100", advised, on=ADDRESS),
+    "timeout_s": Row("9", advised, on=ADDRESS),
+    "retries": Row("2", advised, on=ADDRESS),
+    "share": Row("1.0", advised, on=ADDRESS),
+    "fallback": Row("random", advised, on=ADDRESS),
+    "notes": Row("leaves of maize", advised, on=ADDRESS),
+}
 SECTIONS = {
-    "": TOP, "automl": AUTOML, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
+    "": TOP, "automl": AUTOML, "automl.llm": LLM, "wandb": WANDB, "model.sem_seg_head": HEAD, "model.one_former": FORMER, "model.text_encoder": TEXT,
     "model": MODEL, **{f"model.backbone.{kind}": rows for kind, rows in BACKBONES.items()}, "dataset": DATA,
     "dataset.augmentation": AUGMENTATION, "train.optim": OPTIM, "train": TRAIN, "evaluate": EVALUATE,
     "inference": INFERENCE, "export": EXPORT, "dataset.sources": SOURCES,

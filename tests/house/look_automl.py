@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,11 +11,14 @@ from unittest import mock
 from automl.pretended import Pretended
 from house.world import World
 from oneformer import cli
+from oneformer.automl.advise import advisor_of
 from oneformer.automl.brain import brain_of
 from oneformer.automl.controller import Controller
+from oneformer.automl.endpoint import Silent
 from oneformer.automl.ledger import Ledger
 from oneformer.automl.objective import goal_of
-from oneformer.automl.schedule import Hyperband
+from oneformer.automl.prompt import asked
+from oneformer.automl.schedule import Hyperband, Step
 from oneformer.automl.space import space_of
 from oneformer.automl.study import folder_of, study_of
 from oneformer.automl.trial import Rung, Trial
@@ -50,6 +54,24 @@ def given_up(spec: ExperimentSpec, _: World) -> bool:
     return brain.schedule.hopeless(other, [best, other])
 
 
+def advised(spec: ExperimentSpec, _: World) -> Any:
+    """What a language model that never answers is asked, how often, and who proposes in its place."""
+    waits: list[float] = []
+    with mock.patch.dict(os.environ, {"OTHER_KEY": "word"}):
+        advisor = advisor_of(
+            spec.automl.llm, needed_for="llm", faults=lambda _: [], tell=lambda *_: None, wait=waits.append
+        )
+    brain = brain_of(spec.automl, space_of(spec), goal=goal_of(spec.automl, "PQ"), whole=9, advisor=advisor)
+    request = advisor.endpoint.request(asked(brain.proposer.space, brain.goal, [], ranges=False, notes=advisor.notes))
+    with mock.patch("oneformer.automl.endpoint.Endpoint.ask", side_effect=Silent("nobody is there")):
+        trials: list[Trial] = []
+        for number in range(6):
+            proposal = brain.proposal(trials, Step(None, 1))
+            trials.append(Trial(number, dict(proposal.values), proposal.source, note=dict(proposal.note)))
+    told = request.full_url, request.headers, request.data, advisor.endpoint.timeout_s
+    return told, waits, [(t.source, t.note) for t in trials]
+
+
 def folder(spec: ExperimentSpec, _: World) -> Any:
     """Where the search lies."""
     return folder_of(spec)
@@ -68,7 +90,7 @@ def pretending() -> Iterator[None]:
 
 
 def ran(spec: ExperimentSpec, world: World) -> Any:
-    """A search whose trainings last no time: its trials, how many ran at once, and how often one was tried."""
+    """A search whose trainings last no time: its trials, how many ran at once, and whose checkpoints made room."""
     spec.results_dir, spec.train.num_epochs = str(world.fresh()), 3
     study = study_of(spec)
     study.folder.mkdir(parents=True)
@@ -77,4 +99,5 @@ def ran(spec: ExperimentSpec, world: World) -> Any:
         executor = Pretended(faults={0: 1})
         Controller(study, ledger, executor).run()
         trials = [(t.values, t.state, t.retries, sorted(t.rungs)) for t in ledger.trials.values()]
-    return trials, executor.most, executor.metrics
+        dropped = [number for _, what, number, _ in ledger.events() if what == "checkpoint dropped"]
+    return trials, executor.most, executor.metrics, dropped

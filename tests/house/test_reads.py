@@ -39,6 +39,10 @@ SHAPES = (
 STORIES = {
     "search": ("automl run", "automl.max_trials=2", "automl.algorithm=random", "automl.finalists=1"),
     "search with forecasts": ("automl run", "automl.max_trials=2", "automl.algorithm=hyperband_es"),
+    "search with a language model that is not there": (
+        "automl run", "automl.max_trials=2", "automl.algorithm=hybrid", "automl.llm.endpoint=http://127.0.0.1:9/v1",
+        "automl.llm.model=small", "automl.llm.share=1", "automl.llm.retries=0", "automl.llm.fallback=random",
+    ),
     "train with drops": ("train", *STEPS),
     "train another network": ("train", *SHAPES),
     "train on a GPU": ("train", "train.is_dry_run=true", "train.accelerator=gpu"),

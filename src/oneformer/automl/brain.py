@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from oneformer.automl.advise import Advisor
 from oneformer.automl.confirm import Confirmed, Fresh
 from oneformer.automl.forecast import Hopeless
 from oneformer.automl.objective import Goal, fronts
 from oneformer.automl.population import SIZE, Population, generations
-from oneformer.automl.propose import Proposal, Proposer
+from oneformer.automl.propose import LEARNING, Proposal, Proposer
 from oneformer.automl.schedule import Asha, Full, Hyperband, Schedule, Step, best_first, rungs_between
 from oneformer.automl.space import Space
 from oneformer.automl.trial import Trial
@@ -29,6 +30,9 @@ ALGORITHMS: dict[str, tuple[type, str, float]] = {
     "bohb": (Hyperband, "tpe", 1 / 3),  # Falkner et al. 2018, section 4: a third keeps Hyperband's guarantees
     "dehb": (Hyperband, "de", 0.0),
     "pbt": (Population, "qmc", 0.0),
+    "llm": (Full, "llm", 0.0),
+    "hybrid": (Asha, "hybrid", 0.0),
+    "autoresearch": (Asha, "autoresearch", 0.0),
 }
 
 
@@ -109,10 +113,18 @@ class Brain:
         return found
 
 
-def brain_of(automl: AutomlSpec, space: Space, *, goal: Goal, whole: int) -> Brain:
-    """The brain that the settings ask for; `whole` is the length of a whole training in epochs."""
+def brain_of(automl: AutomlSpec, space: Space, *, goal: Goal, whole: int, advisor: Advisor | None = None) -> Brain:
+    """The brain that the settings ask for.
+
+    Args:
+        automl: the settings.
+        space: the searched keys.
+        goal: what is searched for.
+        whole: length of a whole training in epochs.
+        advisor: the language model, where one proposes.
+    """
     _fitting(automl, goal)
-    kind, usual, chance = ALGORITHMS[automl.algorithm]
+    kind, _, chance = ALGORITHMS[automl.algorithm]
     rungs = rungs_between(automl.min_epochs, whole, automl.reduction_factor)
     schedule: Any
     if kind is Full:
@@ -128,9 +140,14 @@ def brain_of(automl: AutomlSpec, space: Space, *, goal: Goal, whole: int) -> Bra
             schedule = replace(schedule, hopeless=Hopeless(whole, automl.early_stop_threshold, goal.worth))
     if automl.finalists:
         schedule = Confirmed(schedule, goal.ranks, automl.finalists, automl.fresh_seeds)
-    sampler = usual if automl.sampler == "auto" else automl.sampler
-    share = chance if sampler not in ("random", "qmc") else 0.0
-    return Brain(goal, schedule, Proposer(space, sampler, automl.seed, goal, share))
+    sampler = sampler_of(automl)
+    share = chance if sampler in LEARNING else 0.0
+    return Brain(goal, schedule, Proposer(space, sampler, automl.seed, goal, share, automl.llm, advisor))
+
+
+def sampler_of(automl: AutomlSpec) -> str:
+    """Who proposes the trials."""
+    return ALGORITHMS[automl.algorithm][1] if automl.sampler == "auto" else automl.sampler
 
 
 def _fitting(automl: AutomlSpec, goal: Goal) -> None:

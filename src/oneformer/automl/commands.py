@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneformer.actions.plan import Plan
 from oneformer.automl.ledger import FILE, Ledger, held, is_held
+from oneformer.automl.propose import proposers
 from oneformer.automl.space import Space, space_of
 from oneformer.automl.study import Study, folder_of, study_of, tao_record
 from oneformer.errors import UserError
@@ -192,6 +193,7 @@ class Progress:
                 "completed": sum(t.ended for t in trials),
                 "states": count,
                 "epochs": sum(t.spent for t in trials),
+                "proposed_by": proposers(trials),
             },
             "best": records[best.id] | {"epoch": best.epochs} if best else None,
             "recommendations": records,
@@ -216,6 +218,9 @@ class Progress:
         whole = self.brain.schedule.expected()
         spent = sum(t.spent for t in self.trials.values())
         lines += ["", f"{len(self.trials)} of {whole.trials} trials, {spent} of about {whole.epochs} epochs"]
+        if self.trials:
+            said = ", ".join(f"{name} {count}" for name, count in proposers(list(self.trials.values())).items())
+            lines.append(f"proposed by: {said}")
         if self.ended != "done":
             lines.append("running" if self.active else "not running; oneformer automl run goes on")
         broken = [t for t in self.trials.values() if t.broken]

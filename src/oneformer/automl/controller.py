@@ -11,12 +11,15 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from oneformer.automl.brain import Brain
+from oneformer.automl.advise import Advisor, advisor_of
+from oneformer.automl.brain import Brain, sampler_of
 from oneformer.automl.executor import Executor, Running
 from oneformer.automl.ledger import Ledger
+from oneformer.automl.propose import ADVISED
 from oneformer.automl.schedule import Step
 from oneformer.automl.study import RECORD, Study, digest_of
 from oneformer.automl.trial import Checkpoint, Finished, Trial
@@ -34,6 +37,10 @@ GIVE_UP = 3  # trials that end without a score before any has one
 ROOM = 2**20  # bytes of a disk below which a training that left no word is taken to have found no place for it
 KEPT = "everything that was finished is kept; free some space and start again"
 TIDY = 100  # proposals in a row that the spec's own rules forbid
+
+
+class _Stopped(Exception):
+    """Somebody has asked to stop while a language model was waited for."""
 
 
 @dataclass
@@ -57,6 +64,8 @@ class Controller:
         """
         self.ledger.reclaim()
         try:
+            if not self.trials:
+                self.brain().proposer.greet()
             while True:
                 self._collect()
                 if (self.study.folder / STOP).exists():
@@ -67,6 +76,8 @@ class Controller:
                     return "done"
                 self._renew()
                 time.sleep(POLL_S)
+        except _Stopped:
+            return "stopped"
         except OSError as error:  # of a file or a process; those of the record are told by itself
             what = f"the search cannot go on: {error.strerror or error}"
             raise WorkError(what, where=str(error.filename or self.study.folder), hint=KEPT) from error
@@ -82,8 +93,31 @@ class Controller:
         """The brain, with the metric if it is known already."""
         metric = self.ledger.facts().get("metric", "")
         if metric not in self._brains:
-            self._brains[metric] = self.study.brain(metric)
+            self._brains[metric] = self.study.brain(metric, self.advisor)
         return self._brains[metric]
+
+    @cached_property
+    def advisor(self) -> Advisor | None:
+        """The language model that is asked for trials, where one is."""
+        study, name = self.study, sampler_of(self.study.spec.automl)
+        if name not in ADVISED:
+            return None
+        return advisor_of(
+            study.spec.automl.llm,
+            needed_for=name,
+            faults=lambda values: study.space.faults(study.spec, values),
+            tell=self.ledger.tell,
+            wait=self._patience,
+        )
+
+    def _patience(self, seconds: float) -> None:
+        """Let time pass until the language model is asked again."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if (self.study.folder / STOP).exists():
+                raise _Stopped
+            self._renew()
+            time.sleep(min(max(POLL_S, 0.01), left))
 
     def _start(self) -> None:
         automl = self.study.spec.automl
@@ -124,7 +158,9 @@ class Controller:
 
     def _new(self, brain: Brain, step: Step) -> Trial:
         proposal = brain.proposal(self.trials, step)
-        trial = self.ledger.add(proposal.values, source=proposal.source, bracket=step.bracket, origin=step.origin)
+        trial = self.ledger.add(
+            proposal.values, source=proposal.source, bracket=step.bracket, origin=step.origin, note=proposal.note
+        )
         if trial.id and (faults := self.study.space.faults(self.study.spec, proposal.values)):
             self.ledger.end(trial, "infeasible", faults[0])
             log.info("trial %d cannot be trained: %s", trial.id, faults[0])

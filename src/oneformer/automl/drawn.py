@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 
 from oneformer.automl.custom import Wish
-from oneformer.automl.dimension import SIGNS, Dimension, limited
+from oneformer.automl.dimension import DIGITS, SIGNS, Dimension, limited
 from oneformer.errors import SpecError
 from oneformer.spec import ExperimentSpec
 from oneformer.spec.check import alternatives, parts
@@ -95,9 +95,14 @@ def _powers(low: float, high: float, wish: Wish) -> tuple[int, ...]:
     return found
 
 
+def _plain(number: float) -> float:
+    """A number with few digits, which can be written down and read again."""
+    return float(f"{number:.{DIGITS}g}")
+
+
 def _widest(leaf: Leaf, low: float, high: float) -> tuple[float, float]:
     """What the key may hold, but never more than ten times beyond its usual range."""
-    first, last = (low / FAR if low > 0 else low * FAR), (high * FAR if high > 0 else high / FAR)
+    first, last = (_plain(n / FAR if inwards else n * FAR) for n, inwards in ((low, low > 0), (high, high < 0)))
     for mark in leaf.marks:
         if isinstance(mark, Ge):
             first = max(first, cast(float, mark.ge))

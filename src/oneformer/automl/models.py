@@ -88,22 +88,29 @@ class Models:
 
     def __post_init__(self) -> None:
         self.space = {d.key: distribution(d) for d in self.dimensions}
-        self.free = {key: d for key, d in sorted(self.space.items()) if not d.single()}
 
     def learned(
-        self, sampler: str, trials: Sequence[Trial], values: Mapping[int, float], *, seed: int
+        self,
+        sampler: str,
+        trials: Sequence[Trial],
+        values: Mapping[int, float],
+        *,
+        seed: int,
+        within: Sequence[Dimension] = (),
     ) -> dict[str, Any]:
         """The next point by TPE (`tpe`) or a Gaussian process (`gp`); more of a value is better.
 
-        Trials without a value are under way. What cannot be computed at all breaks a constraint besides.
+        Trials without a value are under way. What cannot be computed at all breaks a constraint besides. `within` are
+        the ranges that the point is drawn from, where they are not those of all trials.
         """
+        dimensions = within or self.dimensions
+        space = {d.key: distribution(d) for d in dimensions}
+        free = {key: d for key, d in sorted(space.items()) if not d.single()}
         with _quiet():
             more: dict[str, Any] = {"seed": seed, "n_startup_trials": self.startup}
-            chosen: BaseSampler = (
-                _Gp(self.free, **more) if sampler == "gp" else _Tpe(self.free, multivariate=True, **more)
-            )
+            chosen: BaseSampler = _Gp(free, **more) if sampler == "gp" else _Tpe(free, multivariate=True, **more)
             study = optuna.create_study(storage=_Lent(self._told(trials, values)), direction="maximize", sampler=chosen)
-            return self._point(study.ask(self.space))
+            return self._point(study.ask(space), dimensions)
 
     def evolved(
         self, sampler: str, trials: Sequence[Trial], values: Mapping[int, Sequence[float]], *, seed: int
@@ -129,7 +136,7 @@ class Models:
                 if trial.id in values:
                     asked.set_constraint(CONSTRAINT, float(trial.state == "infeasible"))
                     study.tell(asked, list(values[trial.id]))
-            return self._point(study.ask(self.space))
+            return self._point(study.ask(self.space), self.dimensions)
 
     def importance(self, trials: Sequence[Trial], values: Mapping[int, float]) -> dict[str, float]:
         """How much each key matters to the values, as shares of 1 (PED-ANOVA)."""
@@ -164,8 +171,8 @@ class Models:
             d.key: d.slot_of(v) if d.kind == "choice" else v for d in self.dimensions for v in [trial.values[d.key]]
         }
 
-    def _point(self, asked: optuna.Trial) -> dict[str, Any]:
-        drawn = ((d, asked.params[d.key]) for d in self.dimensions)
+    def _point(self, asked: optuna.Trial, dimensions: Sequence[Dimension]) -> dict[str, Any]:
+        drawn = ((d, asked.params[d.key]) for d in dimensions)
         return {d.key: d.choices[d.slots()[v]] if d.kind == "choice" else d.realised(v) for d, v in drawn}
 
 

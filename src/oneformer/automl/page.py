@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from html import escape
 from typing import Any
 
+from oneformer.automl.advise import ASKED, FAILED
 from oneformer.automl.brain import Brain
 from oneformer.automl.ledger import Ledger
-from oneformer.automl.propose import LEARNING
+from oneformer.automl.propose import LEARNING, proposers
 from oneformer.automl.study import Study
 from oneformer.automl.trial import Trial
 from oneformer.report.curves import Points, line_chart
@@ -31,6 +33,7 @@ def page(study: Study, brain: Brain, ledger: Ledger) -> str:
         _progress(brain, trials),
         _curves(brain, ledger, trials),
         _all(study, brain, trials),
+        _advice(ledger, trials),
         _space(study),
     ]
     return document(f"AutoML: {study.folder}", "".join(parts))
@@ -41,7 +44,8 @@ def _facts(study: Study, brain: Brain, trials: Sequence[Trial]) -> list[tuple[st
     spent = sum(t.spent for t in trials)
     saved = len(trials) * whole - spent
     seconds = sum(r.seconds for t in trials for r in t.rungs.values())
-    learned = sum(t.source in LEARNING for t in trials)
+    learned = sum(t.source in (*LEARNING, "llm") for t in trials)
+    whom = ", ".join(f"{name} {count}" for name, count in proposers(trials).items())
     broken = sum(t.broken for t in trials)
     over = brain.schedule.next(trials) is None and not any(t.state == "running" for t in trials)
     return [
@@ -49,6 +53,7 @@ def _facts(study: Study, brain: Brain, trials: Sequence[Trial]) -> list[tuple[st
         ("algorithm", f"{automl.algorithm}, new trials by {brain.proposer.sampler}, seed {automl.seed}"),
         ("trials", f"{len(trials)} of {brain.schedule.expected().trials}, {broken} without a score"),
         ("proposed by a model", f"{learned} of {len(trials)}"),
+        ("proposed by", whom),
         ("epochs", f"{spent}; {max(saved, 0)} fewer than with whole trainings only"),
         ("time in trainings", str(timedelta(seconds=round(seconds)))),
         ("ended", "the schedule has nothing left" if over else "not yet"),
@@ -138,6 +143,23 @@ def _all(study: Study, brain: Brain, trials: Sequence[Trial]) -> str:
     ]
     columns = ["trial", "from", "state", "epochs", brain.goal.name, *(k.rpartition(".")[2] for k in keys), "reason"]
     return _table("All trials", columns, rows)
+
+
+def _advice(ledger: Ledger, trials: Sequence[Trial]) -> str:
+    """What a language model said with its proposals, and what it cost."""
+    rows = []
+    for t in trials:
+        ranges = ", ".join(f"{key} {low:.4g} to {high:.4g}" for key, (low, high) in t.note.get("ranges", {}).items())
+        if t.note:
+            rows.append([str(t.id), t.source, str(t.note.get("why", "")), ranges])
+    if not rows:
+        return ""
+    told = [json.loads(detail) for _, what, _, detail in ledger.events() if what == ASKED]
+    failed = sum(what == FAILED for _, what, _, _ in ledger.events())
+    refused = sum("faults" in one for one in told)
+    note = f"Asked {len(told)} times with {sum(one['tokens'] for one in told)} tokens; {refused} answers could not be "
+    note += f"taken, and {failed} times there was none to take."
+    return _table("What the language model said", ["trial", "from", "why", "ranges from here on"], rows, note)
 
 
 def _space(study: Study) -> str:

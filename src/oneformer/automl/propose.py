@@ -1,14 +1,17 @@
-"""Trials and what they have reached -> the values of the next one: the spec's own, spread, random, or learned.
+"""Trials and what they have reached -> the values of the next one: the spec's own, spread, random, learned or advised.
 
 A proposal follows from the seed, the number of the trial and the trials before it, so that a search that was killed
-proposes what an unbroken one would have. Models are Optuna's, built anew from the ledger each time.
+proposes what an unbroken one would have. Models are Optuna's, built anew from the ledger each time. What a language
+model says does not follow from anything: it is asked once for a trial, and the ledger keeps what it said.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,16 +19,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oneformer.automl import evolve
+from oneformer.automl.advise import Advisor, Unadvised
+from oneformer.automl.endpoint import WHERE, endpoint_of
 from oneformer.automl.objective import Goal
 from oneformer.automl.space import Space
 from oneformer.automl.trial import Trial
-from oneformer.errors import MissingExtra, SpecError
+from oneformer.errors import MissingExtra, SpecError, WorkError
+from oneformer.spec.llm import LlmSpec
 
 if TYPE_CHECKING:
     from oneformer.automl.models import Models
 
+log = logging.getLogger(__name__)
+
 LEARNING = ("tpe", "gp", "cmaes", "nsga2", "de")
 OPTUNA = ("tpe", "gp", "cmaes", "nsga2")
+ADVISED = ("llm", "hybrid", "autoresearch")  # a language model proposes all trials, or a share of them
 TRIES = 20  # to find a point that was not there before
 POPULATION = 10  # of a generation of NSGA-II: a search has tens of trials, not the thousands that its paper has
 FIRST = {"de": 3, "nsga2": POPULATION}  # trials with a score that these samplers cannot do without
@@ -37,6 +46,8 @@ class Proposal:
 
     values: Mapping[str, Any]
     source: str
+    note: Mapping[str, Any] = field(default_factory=dict)
+    """What came with the values (`Trial.note`)."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,12 @@ class Proposer:
 
     Args:
         space: the searched keys.
-        sampler: `random`, `qmc` (evenly spread points), or one of `LEARNING`.
+        sampler: `random`, `qmc` (evenly spread points), or one of `LEARNING` or `ADVISED`.
         seed: of all draws.
         goal: what is searched for.
         random_share: of the trials that a learning sampler leaves to chance.
+        llm: how a language model takes part.
+        advisor: the language model; None where nothing is proposed, only told.
     """
 
     space: Space
@@ -56,19 +69,41 @@ class Proposer:
     seed: int
     goal: Goal
     random_share: float = 0.0
+    llm: LlmSpec = field(default_factory=LlmSpec)
+    advisor: Advisor | None = None
+    _hulls: dict[Any, Models] = field(default_factory=dict, compare=False, repr=False)
+
+    def turn(self, number: int) -> str:
+        """Who proposes a trial: the sampler, or in a mixture the language model or TPE, by the trial's number."""
+        if self.sampler not in ADVISED:
+            return self.sampler
+        if self.sampler == "llm":
+            return "llm"
+        share = self.llm.share
+        return "llm" if math.floor(round(number * share, 9)) > math.floor(round((number - 1) * share, 9)) else "tpe"
+
+    def space_now(self, trials: Sequence[Trial]) -> Space:
+        """The space with the ranges that the language model has set last."""
+        changed: dict[str, Sequence[float]] = {}
+        for trial in trials:
+            changed |= trial.note.get("ranges", {})
+        return self.space.within(changed)
 
     @property
     def startup(self) -> int:
         """Trials with a score that a model needs; until then points are spread evenly."""
         return max(2 + len(self.space.dimensions) // 2, FIRST.get(self.sampler, 0))
 
-    @cached_property
-    def models(self) -> Models:
-        """Optuna's samplers; raises MissingExtra without Optuna."""
+    def models(self, trials: Sequence[Trial]) -> Models:
+        """Optuna's samplers over every range that trials were drawn from; raises MissingExtra without Optuna."""
         self.need()
         from oneformer.automl.models import Models
 
-        return Models(self.space.dimensions, self.startup, POPULATION)
+        hull = self.space.around([t.note["ranges"] for t in trials if "ranges" in t.note])
+        key = hull.dimensions
+        if key not in self._hulls:
+            self._hulls[key] = Models(key, self.startup, POPULATION)
+        return self._hulls[key]
 
     def need(self) -> None:
         """What can be said before anything is trained.
@@ -76,9 +111,13 @@ class Proposer:
         Raises:
             MissingExtra: the sampler is Optuna's, or needs one more package, and that is not installed.
             SpecError: the sampler cannot search this space.
+            UserErrors: a language model is asked, and the settings name none.
         """
         needed_for = f"automl.sampler {self.sampler}"
-        if self.sampler in OPTUNA and not find_spec("optuna"):
+        if self.sampler in ADVISED:
+            endpoint_of(self.llm, needed_for=self.sampler)
+        learning = self.sampler in OPTUNA or (self.sampler in ADVISED and "tpe" in (self.llm.fallback, self.turn(1)))
+        if learning and not find_spec("optuna"):
             raise MissingExtra("optuna", extra="automl", needed_for=needed_for)
         if self.sampler == "cmaes":
             if not find_spec("cmaes"):
@@ -97,35 +136,70 @@ class Proposer:
         if number == 0:
             return Proposal(self.space.own(), "own")
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
-        source, values = self._drawn(trials, rng)
+        name, note = self.turn(number), dict[str, Any]()
+        if name == "llm":
+            try:
+                return self._advised(trials)
+            except Unadvised as error:
+                name, note = self._instead(error), {"instead_of": "llm", "why": str(error)}
+        source, values = self._drawn(name, trials, rng)
         for _ in range(TRIES):
             if all(values != trial.values for trial in trials):
                 break
-            source, values = "random", self.space.draw(rng.random)
-        return Proposal(values, source)
+            source, values = "random", self.space_now(trials).draw(rng.random)
+        return Proposal(values, source, note)
+
+    def _advised(self, trials: Sequence[Trial]) -> Proposal:
+        """What the language model proposes. Raises Unadvised."""
+        assert self.advisor, "whoever asks for trials brings the advisor"
+        ranges = self.sampler == "autoresearch"
+        found = self.advisor.next(self.space_now(trials), self.goal, trials, ranges=ranges)
+        note = {"why": found.why, "model": self.advisor.endpoint.model}
+        return Proposal(found.values, "llm", note | ({"ranges": found.ranges} if found.ranges else {}))
+
+    def _instead(self, error: Unadvised) -> str:
+        """The sampler that takes the place of the language model; raises WorkError where none does."""
+        if self.llm.fallback == "stop":
+            hint = "the same command goes on from here; automl.llm.fallback=tpe lets TPE propose in its place"
+            raise WorkError(f"the language model proposes nothing: {error}", where=WHERE, hint=hint) from None
+        log.warning("the language model proposes nothing, %s takes its place: %s", self.llm.fallback, error)
+        return self.llm.fallback
+
+    def greet(self) -> None:
+        """Hear whether the language model answers at all, before anything is trained.
+
+        Raises:
+            WorkError: it does not, and nobody may take its place.
+        """
+        if self.advisor:
+            try:
+                self.advisor.greet()
+            except Unadvised as error:
+                self._instead(error)
 
     def changed(self, parent: Trial, number: int) -> Proposal:
         """The values of a trial, changed a little for the one with another number."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
         return Proposal(evolve.changed(self.space, parent.values, rng), "pbt")
 
-    def _drawn(self, trials: Sequence[Trial], rng: np.random.Generator) -> tuple[str, dict[str, Any]]:
-        if self.sampler == "random" or rng.random() < self.random_share:
-            return "random", self.space.draw(rng.random)
+    def _drawn(self, name: str, trials: Sequence[Trial], rng: np.random.Generator) -> tuple[str, dict[str, Any]]:
+        space = self.space_now(trials)
+        if name == "random" or rng.random() < self.random_share:
+            return "random", space.draw(rng.random)
         scored = [t for t in trials if t.rungs and not t.broken]
-        if self.sampler == "qmc" or len(scored) < self.startup:
+        if name == "qmc" or len(scored) < self.startup:
             places = iter(self._spread(len(trials)))
-            return "qmc", self.space.draw(lambda: next(places))
+            return "qmc", space.draw(lambda: next(places))
         values = standing(trials, self.goal)
-        if self.sampler == "de":
+        if name == "de":
             best = sorted(scored, key=lambda t: (-values[t.id], t.id))
-            return "de", evolve.descendant(self.space, [t.values for t in best], rng)
-        seed = int(rng.integers(2**31))
-        if self.sampler in ("tpe", "gp"):
-            return self.sampler, self.space.settled(self.models.learned(self.sampler, trials, values, seed=seed))
-        several = self.goal.pareto and len({t.epochs for t in scored}) == 1 and self.sampler == "nsga2"
+            return "de", evolve.descendant(space, [t.values for t in best], rng)
+        seed, models = int(rng.integers(2**31)), self.models(trials)
+        if name in ("tpe", "gp"):
+            return name, space.settled(models.learned(name, trials, values, seed=seed, within=space.dimensions))
+        several = self.goal.pareto and len({t.epochs for t in scored}) == 1 and name == "nsga2"
         vectors = self._vectors(trials) if several else {number: [value] for number, value in values.items()}
-        return self.sampler, self.space.settled(self.models.evolved(self.sampler, trials, vectors, seed=seed))
+        return name, space.settled(models.evolved(name, trials, vectors, seed=seed))
 
     def _vectors(self, trials: Sequence[Trial]) -> dict[int, list[float]]:
         """All objectives of each trial that has ended; of a broken one the worst of each."""
@@ -154,7 +228,17 @@ class Proposer:
             return {}
         if not find_spec("optuna"):
             return {}
-        return self.models.importance(trials, standing(trials, self.goal))
+        return self.models(trials).importance(trials, standing(trials, self.goal))
+
+
+def proposers(trials: Sequence[Trial]) -> dict[str, int]:
+    """Who proposed how many trials; those in place of a language model that failed are counted apart."""
+    found: dict[str, int] = {}
+    for trial in trials:
+        other = trial.note.get("instead_of")
+        name = f"{trial.source} instead of {other}" if other else trial.source
+        found[name] = found.get(name, 0) + 1
+    return found
 
 
 def standing(trials: Sequence[Trial], goal: Goal) -> dict[int, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oneformer import __version__
+from oneformer.automl.advise import Advisor
 from oneformer.automl.brain import Brain, brain_of
 from oneformer.automl.ledger import Ledger
 from oneformer.automl.objective import goal_of
@@ -27,6 +28,8 @@ FREE = (
     "automl.max_trials", "automl.max_concurrent", "automl.retries", "automl.results_dir", "automl.max_disk_mib",
     "train.num_threads",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.overwrite", "train.stop_at_epoch",
+    "automl.llm.endpoint", "automl.llm.model", "automl.llm.auth_variable", "automl.llm.temperature",
+    "automl.llm.max_tokens", "automl.llm.timeout_s", "automl.llm.retries", "automl.llm.fallback", "automl.llm.notes",
     "train.verbose", "train.log_interval", "dataset.train.num_workers", "dataset.val.num_workers", "dataset.test",
 )  # fmt: skip
 
@@ -62,10 +65,10 @@ class Study:
         """What `train.stop_at_epoch` has to be for a trial to reach a rung."""
         return 0 if epoch >= self.spec.train.num_epochs else epoch
 
-    def brain(self, metric: str = "") -> Brain:
+    def brain(self, metric: str = "", advisor: Advisor | None = None) -> Brain:
         """The brain, for the metric that the first trial has shown (`auto` leaves it to the labels)."""
         goal = goal_of(self.spec.automl, metric)
-        return brain_of(self.spec.automl, self.space, goal=goal, whole=self.spec.train.num_epochs)
+        return brain_of(self.spec.automl, self.space, goal=goal, whole=self.spec.train.num_epochs, advisor=advisor)
 
     def facts(self) -> dict[str, Any]:
         """What the search stands on, in plain types."""
@@ -82,8 +85,9 @@ class Study:
         if not before:
             ledger.set_facts(now)
             return
-        then = before["settings"]
-        changed = [f"{k}: {then.get(k)!r} -> {v!r}" for k, v in now["settings"].items() if then.get(k) != v]
+        # A key that is newer than the search had its default.
+        then = {k: plain(leaves()[k].default) for k in now["settings"]} | before["settings"]
+        changed = [f"{k}: {then[k]!r} -> {v!r}" for k, v in now["settings"].items() if then[k] != v]
         if changed:
             shown = changed[:8] + ([f"and {len(changed) - 8} more"] if len(changed) > 8 else [])
             raise UserError(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 
 from oneformer.spec.field import Spellings, Unit
+from oneformer.spec.llm import LlmSpec
 
 
 @dataclass
@@ -24,16 +25,24 @@ class AutomlSpec:
     tier: Annotated[int, Ge(0), Le(2)] = 0
     """How many keys are searched by default: 1 the few that matter most, 2 also the weights of the losses, dropout and
     the schedule. 0 takes 2 from 40 trials on."""
-    algorithm: Literal["asha", "hyperband", "hyperband_es", "bohb", "dehb", "pbt", "random", "bayesian", "bfbo"] = (
-        "asha"
-    )
-    """Which trials train on: `asha` promotes the best as soon as they are known; `hyperband`, `hyperband_es`, `bohb`
-    and `dehb` run brackets from many short to few long trainings; in `pbt` the worst go on from the best one's weights;
-    `random`, `bayesian` and `bfbo` train every trial to the end."""
-    sampler: Literal["auto", "tpe", "gp", "cmaes", "nsga2", "de", "qmc", "random"] = "auto"
+    algorithm: Literal[
+        "asha", "hyperband", "hyperband_es", "bohb", "dehb", "pbt", "random", "bayesian", "bfbo", "llm", "hybrid",
+        "autoresearch",
+    ] = "asha"  # fmt: skip
+    """Which trials train on: `asha` promotes the best as soon as they are known, and so do `hybrid` and `autoresearch`,
+    where a language model (`automl.llm`) proposes too; `hyperband`, `hyperband_es`, `bohb` and `dehb` run brackets from
+    many short to few long trainings; in `pbt` the worst go on from the best one's weights; `random`, `bayesian`, `bfbo`
+    and `llm` train every trial to the end."""
+    sampler: Literal[
+        "auto", "tpe", "gp", "cmaes", "nsga2", "de", "qmc", "random", "llm", "hybrid", "autoresearch"
+    ] = "auto"  # fmt: skip
     """Where new trials come from: `tpe`, `gp`, `cmaes`, `nsga2` and `de` (differential evolution) learn from those
-    before, `qmc` spreads them evenly. `auto` is the algorithm's own: tpe for asha and bohb, gp for bayesian and bfbo,
-    de for dehb, qmc for pbt, random for the others."""
+    before, `qmc` spreads them evenly, `llm` asks a language model (`automl.llm`), `hybrid` mixes that with tpe, and in
+    `autoresearch` it may change the ranges besides. `auto` is the algorithm's own: tpe for asha and bohb, gp for
+    bayesian and bfbo, de for dehb, qmc for pbt, random for hyperband, hyperband_es and random, llm, hybrid and
+    autoresearch for those of this name."""
+    llm: LlmSpec = field(default_factory=LlmSpec)
+    """The language model that proposes trials under `llm`, `hybrid` and `autoresearch`."""
     max_trials: Annotated[int, Ge(0)] = 0
     """Settings to try, the spec's own among them; for pbt those that train side by side. 0 takes 20, for pbt 10, and
     all brackets of hyperband, hyperband_es, bohb and dehb."""
@@ -63,11 +72,11 @@ class AutomlSpec:
     """How often each finalist is trained again."""
     max_concurrent: Annotated[int, Ge(1)] = 1
     """Trials that train at the same time."""
+    max_disk_mib: Annotated[int, Ge(0), Unit("MiB")] = 0
+    """Most disk space that the checkpoints of all trials take together; 0 sets no limit. The least promising of those
+    that wait make room, and start from the beginning if they are promoted after all."""
     retries: Annotated[int, Ge(0)] = 2
     """How often a trial that a fault of the machine has broken off goes on from its last checkpoint."""
     results_dir: str = ""
     """Folder of the search, which is its identity: the same folder goes on with it. Empty means `automl` under the
     common `results_dir`."""
-    max_disk_mib: Annotated[int, Ge(0), Unit("MiB")] = 0
-    """Most disk space that the checkpoints of all trials take together; 0 sets no limit. The least promising of those
-    that wait make room, and start from the beginning if they are promoted after all."""
