@@ -41,11 +41,16 @@ class Pretended:
     metrics: set[str] = field(default_factory=set)
     more: Callable[[ExperimentSpec], dict[str, float]] = lambda spec: {}
     """What is measured beside the score."""
+    padding: int = 0
+    """Bytes of a checkpoint, beyond the few that say whose it is."""
+    look: Callable[[], object] = lambda: None
+    """Called before each training and at its end."""
     there: dict[int, dict[str, str]] = field(default_factory=dict)
     """Number of a trial -> its files before its first start: name -> content."""
 
     def start(self, folder: Path, epoch: int) -> Running:
         number = int(folder.name)
+        self.look()
         if len(self.started) >= self.stop_after:
             raise KeyboardInterrupt
         self.started.append((number, epoch))
@@ -88,10 +93,14 @@ class Running:
             train = self.folder / "train"
             train.mkdir(exist_ok=True)
             (train / "oneformer_model_best.pth").unlink(missing_ok=True)  # it may be a second name of another's
-            (train / "oneformer_model_best.pth").write_text(f"{number} {self.epoch}")
-            for path in train.glob("model_epoch_*.pth"):
+            padding = " " * place.padding
+            (train / "oneformer_model_best.pth").write_text(f"{number} {self.epoch}{padding}")
+            before = list(train.glob("model_epoch_*.pth"))
+            newest = train / f"model_epoch_{self.epoch - 1:03d}_step_00001.pth"
+            newest.write_text(f"state {number} {self.epoch}{padding}")
+            place.look()
+            for path in before:
                 path.unlink()
-            (train / f"model_epoch_{self.epoch - 1:03d}_step_00001.pth").write_text(f"state {number} {self.epoch}")
             metric = self.spec.train.best_metric if self.spec.train.best_metric != "auto" else "PQ"
             place.metrics.add(metric)
             score = place.score(self.spec, self.epoch)

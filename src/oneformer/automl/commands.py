@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from oneformer.actions.plan import Plan
 from oneformer.automl.ledger import FILE, Ledger, held, is_held
 from oneformer.automl.propose import proposers
+from oneformer.automl.retention import MIB, Need, check, need_of
 from oneformer.automl.space import Space, space_of
 from oneformer.automl.study import Study, folder_of, study_of, tao_record
 from oneformer.errors import UserError
@@ -87,7 +88,7 @@ class SearchPlan:
 
     study: Study
     expected: Expected
-    disk_mib: float
+    need: Need
     eta_s: float | None
     """By the epochs that were measured so far; None while there are none."""
     done_epochs: int
@@ -103,7 +104,8 @@ class SearchPlan:
             "jobs": expected.jobs,
             "epochs": {"expected": expected.epochs, "at_most": expected.most, "done": self.done_epochs},
             "rungs": list(self.study.brain().schedule.rungs),
-            "disk_peak_mib": round(self.disk_mib, 1),
+            "disk_peak_mib": round(min(self.need.peak, automl.max_disk_mib * MIB or self.need.peak) / MIB, 1),
+            "disk_mib": {"without_a_limit": round(self.need.peak / MIB, 1), "least": round(self.need.least / MIB, 1)},
             "eta_seconds": None if self.eta_s is None else round(self.eta_s),
         }
 
@@ -121,19 +123,19 @@ class SearchPlan:
             ("rungs", "epochs " + ", ".join(map(str, self.study.brain().schedule.rungs))),
             ("trainings", f"{expected.jobs}, counted from pause to pause"),
             ("epochs", f"{expected.epochs}, never more than {expected.most}; {whole} if all trained to the end"),
-            (
-                "disk",
-                f"at most {self.disk_mib:.0f} MiB of checkpoints; {self._at_the_end()} at the end",
-            ),
+            ("disk", self._disk()),
             ("time left", eta),
         ]
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
-    def _at_the_end(self) -> str:
-        """MiB of the trials that are kept: the best one, and finalists; how many a front has is not known before."""
-        automl, each = self.study.spec.automl, self.disk_mib / self.expected.trials
-        kept = automl.finalists + 1 if automl.finalists else 1
-        return f"{each:.0f} for each of the front" if automl.combine == "pareto" else f"{kept * each:.0f}"
+    def _disk(self) -> str:
+        need, automl = self.need, self.study.spec.automl
+        peak = f"at most {need.peak / MIB:.0f} MiB of checkpoints"
+        if limit := automl.max_disk_mib:
+            held = f"{peak}, so that the limit of {limit} MiB changes nothing"
+            peak = held if limit * MIB >= need.peak else f"at most {limit} MiB of checkpoints as asked, {peak} without"
+        each = " for each of the front" if automl.combine == "pareto" else ""
+        return f"{peak}; {need.kept / MIB:.0f}{each} at the end"
 
 
 def plan(spec: ExperimentSpec, *, dry_run: bool = False) -> SearchPlan:  # noqa: ARG001  # it changes nothing anyway
@@ -141,6 +143,7 @@ def plan(spec: ExperimentSpec, *, dry_run: bool = False) -> SearchPlan:  # noqa:
     study = study_of(spec)
     study.brain().proposer.need()
     expected = study.brain().schedule.expected()
+    need = _checked(study)
     done, seconds = 0, 0.0
     if (study.folder / FILE).is_file():
         with Ledger(study.folder, read_only=True) as ledger:
@@ -148,19 +151,15 @@ def plan(spec: ExperimentSpec, *, dry_run: bool = False) -> SearchPlan:  # noqa:
             seconds = sum(r.seconds for t in ledger.trials.values() for r in t.rungs.values())
     left = max(expected.epochs - done, 0) / spec.automl.max_concurrent
     eta = seconds / done * left if done else None
-    return SearchPlan(study, expected, expected.trials * _trial_mib(spec), eta, done)
+    return SearchPlan(study, expected, need, eta, done)
 
 
-def _trial_mib(spec: ExperimentSpec) -> float:
-    """Checkpoints of one trial: the latest and the best, each with weights and AdamW's two averages."""
-    import torch
-
-    from oneformer.model.oneformer import build_model
-
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in build_model(spec.model).parameters())
-    copies = 3 + spec.train.ema.enabled
-    return 2 * copies * 4 * parameters / 2**20
+def _checked(study: Study) -> Need:
+    """The disk space that the search takes. Raises SpecError when the limit on it cannot hold."""
+    schedule = study.brain().schedule
+    need = need_of(study.spec, schedule.expected(), whole_only=len(schedule.rungs) == 1)
+    check(study.spec.automl, need)
+    return need
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,8 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
     """Start the search in its folder, or go on with it.
 
     Raises:
-        UserError: another process runs it, it has other settings, or the spec itself cannot be trained.
+        UserError: another process runs it, it has other settings, the limit on disk space is too low, or the spec
+            itself cannot be trained.
         WorkError: nothing could be trained, or the disk is full.
         KeyboardInterrupt: stopped; the same command goes on.
     """
@@ -250,6 +250,8 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
         folder = study.folder
         return Plan({"spec": "(as above)"}, [str(folder / FILE), str(folder / "trials"), str(folder / "status.json")])
     study.brain().proposer.need()
+    if spec.automl.max_disk_mib:
+        _checked(study)
     from oneformer.automl.controller import STOP, Controller
     from oneformer.automl.executor import Local
     from oneformer.runs import RunFolder, StatusLog

@@ -20,6 +20,7 @@ from oneformer.automl.brain import Brain, sampler_of
 from oneformer.automl.executor import Executor, Running
 from oneformer.automl.ledger import Ledger
 from oneformer.automl.propose import ADVISED
+from oneformer.automl.retention import MIB, RUNNING, checkpoint_bytes, making_room, used
 from oneformer.automl.schedule import Step
 from oneformer.automl.study import RECORD, Study, digest_of
 from oneformer.automl.trial import Checkpoint, Finished, Trial
@@ -133,6 +134,7 @@ class Controller:
                     continue
             folder = self.study.trial_folder(trial)
             folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(trial)
             self._inherit(trial, folder / "train")
             _write_spec(folder / SPEC, self.study, trial)
             (folder / OUTCOME).unlink(missing_ok=True)
@@ -141,6 +143,26 @@ class Controller:
             whole = self.study.spec.train.num_epochs
             log.info("trial %d (%s): epoch %d to %d of %d", trial.id, trial.source, trial.epochs, step.epoch, whole)
             self.running[trial.id] = self.executor.start(folder, self.study.epoch_for(step.epoch))
+
+    def _make_room(self, trial: Trial) -> None:
+        """Remove the least promising checkpoints where another training would not fit below the limit."""
+        limit = self.study.spec.automl.max_disk_mib * MIB
+        if not limit:
+            return
+        brain, training = self.brain(), {*self.running, trial.id}
+        files = {t.id: used(self._files(t)) for t in self.trials}
+        largest = max((size for found in files.values() for size in found.values()), default=0)
+        room = limit - RUNNING * max(largest, self.checkpoint_bytes) * len(training)
+        resting = {number: sum(found.values()) for number, found in files.items() if number not in training}
+        keep = brain.wanted(self.trials, over=self.study.spec.automl.algorithm != "pbt")
+        for other in making_room(self.trials, resting, keep=keep, ranks=brain.goal.ranks, room=room):
+            log.info("trial %d makes room: if it is promoted after all, it starts from the beginning", other.id)
+            self._drop_files(other)
+
+    @cached_property
+    def checkpoint_bytes(self) -> int:
+        """Of one checkpoint, before there is any."""
+        return checkpoint_bytes(self.study.spec)
 
     def _inherit(self, trial: Trial, folder: Path) -> None:
         """Give a trial that goes on from another one's weights second names of its checkpoints, once."""
@@ -255,14 +277,17 @@ class Controller:
                 self._drop_files(trial)
 
     def _drop_files(self, trial: Trial) -> None:
-        folder = self.study.trial_folder(trial)
-        ends, places = ("*.pth", "*.part"), (folder, folder / "train")
-        files = [path for place in places for end in ends for path in place.glob(end)]
+        files = self._files(trial)
         if not files:
             return
         self.ledger.drop_checkpoint(trial)
         for path in files:
             path.unlink(missing_ok=True)
+
+    def _files(self, trial: Trial) -> list[Path]:
+        folder = self.study.trial_folder(trial)
+        ends, places = ("*.pth", "*.part"), (folder, folder / "train")
+        return [path for place in places for end in ends for path in place.glob(end)]
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > RENEW_S:

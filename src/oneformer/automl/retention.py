@@ -60,7 +60,7 @@ def _crowned(automl: AutomlSpec, trials: int) -> int:
 
 
 def checkpoint_bytes(spec: ExperimentSpec) -> int:
-    """A checkpoint at most: the weights, AdamW's two averages of each, and the averaged weights where there are some."""
+    """A checkpoint at most: weights, AdamW's two averages of each, and averaged weights where there are some."""
     import torch
 
     from oneformer.model.oneformer import build_model
