@@ -59,8 +59,8 @@ def loop_panoptic(probs: Array, inside: Array, rules: Rules) -> tuple[NDArray[np
     segments: list[dict[str, object]] = []
     stuff: dict[int, int] = {}
     for (q, label), pixels in zip(kept, won, strict=True):
-        whole = sum(inside[q, y, x] >= 0.5 for y, x in np.ndindex(inside.shape[1:]))
-        shown = [(y, x) for y, x in pixels if inside[q, y, x] >= 0.5]
+        whole = sum(inside[q, y, x] >= rules.mask_threshold for y, x in np.ndindex(inside.shape[1:]))
+        shown = [(y, x) for y, x in pixels if inside[q, y, x] >= rules.mask_threshold]
         if not pixels or not whole or not shown or len(pixels) / whole < rules.overlap_threshold:
             continue
         isthing = rules.is_thing[label]
@@ -77,16 +77,19 @@ def loop_panoptic(probs: Array, inside: Array, rules: Rules) -> tuple[NDArray[np
     return ids, segments
 
 
-def loop_candidates(probs: Array, logits: Array, inside: Array, is_thing: tuple[bool, ...]) -> list[Candidate]:
+def loop_candidates(probs: Array, logits: Array, inside: Array, rules: Rules) -> list[Candidate]:
     """Class probabilities (Q, K+1), mask logits and probabilities (Q, H, W) -> every pair of a query and a thing."""
     found = []
+    limit = np.log(rules.mask_threshold / (1 - rules.mask_threshold))
     for q, row in enumerate(probs):
-        pixels = [(y, x) for y, x in np.ndindex(logits.shape[1:]) if logits[q, y, x] > 0]
+        pixels = [(y, x) for y, x in np.ndindex(logits.shape[1:]) if logits[q, y, x] > limit]
         mean = sum(float(inside[q, y, x]) for y, x in pixels) / (len(pixels) + 1e-6)
         mask = np.zeros(logits.shape[1:], dtype=bool)
         for y, x in pixels:
             mask[y, x] = True
         found += [
-            Candidate(c, float(row[c]), float(row[c]) * mean, mask) for c in range(probs.shape[1] - 1) if is_thing[c]
+            Candidate(c, float(row[c]), float(row[c]) * mean, mask)
+            for c in range(probs.shape[1] - 1)
+            if rules.is_thing[c]
         ]
     return found

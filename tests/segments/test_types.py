@@ -24,8 +24,8 @@ def test_outputs_of_different_images_are_refused() -> None:
 
 
 def test_the_rules_are_the_specs() -> None:
-    spec = TestSpec(object_mask_threshold=0.3, overlap_threshold=0.6, test_topk_per_image=7)
-    assert Rules.from_spec(spec, [True, False]) == Rules((True, False), 0.3, 0.6, 7)
+    spec = TestSpec(object_mask_threshold=0.3, overlap_threshold=0.6, test_topk_per_image=7, mask_threshold=0.4)
+    assert Rules.from_spec(spec, [True, False]) == Rules((True, False), 0.3, 0.6, 7, 0.4)
 
 
 def test_the_order_of_the_tasks_is_fixed() -> None:

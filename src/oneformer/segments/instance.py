@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,10 +25,10 @@ def instances(
 ) -> Instances:
     """The `rules.topk` best (query, thing class) pairs as masks; they may overlap, a query may bring several classes.
 
-    Score = class probability x mean mask probability inside the mask (logit > 0), as published. The published code
-    takes the best pairs of all classes and drops stuff afterwards, which leaves fewer instances than asked for; here
-    stuff is dropped first, so every place goes to a thing. Instances without any pixel are left out (their score is
-    zero and they match nothing).
+    Score = class probability x mean mask probability inside the mask (above `rules.mask_threshold`), as published. The
+    published code takes the best pairs of all classes and drops stuff afterwards, which leaves fewer instances than
+    asked for; here stuff is dropped first, so every place goes to a thing. Instances without any pixel are left out
+    (their score is zero and they match nothing).
 
     Args:
         class_logits: (Q, K+1), the last column "no object".
@@ -41,7 +42,7 @@ def instances(
     """
     frame = Frame(input_size, size, original_size)
     pairs = _pairs(class_logits, rules)
-    parts = list(_resized(mask_logits[pairs.queries], frame, chunk=pairs.queries.numel()))
+    parts = list(_resized(mask_logits[pairs.queries], frame, chunk=pairs.queries.numel(), rules=rules))
     if not parts:
         return Instances(np.zeros((0, *original_size), dtype=bool), *_nothing())
     masks, means, boxes = parts[0]
@@ -60,7 +61,7 @@ def encoded_instances(
     chunk = max(1, CHUNK_PIXELS // (original_size[0] * original_size[1]))
     rles: list[Rle] = []
     all_means, all_boxes = [torch.zeros(0)], [torch.zeros(0, 4)]
-    for masks, means, corners in _resized(mask_logits[pairs.queries], frame, chunk=chunk):
+    for masks, means, corners in _resized(mask_logits[pairs.queries], frame, chunk=chunk, rules=rules):
         rles.extend(encode(mask) for mask in masks.numpy())
         all_means.append(means)
         all_boxes.append(corners)
@@ -92,10 +93,11 @@ def _pairs(class_logits: Tensor, rules: Rules) -> _Pairs:
     return _Pairs(queries.to(class_logits.device), rows, class_ids, best.values)
 
 
-def _resized(mask_logits: Tensor, frame: Frame, *, chunk: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _resized(mask_logits: Tensor, frame: Frame, *, chunk: int, rules: Rules) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Masks (U, h, w), `chunk` at a time -> on the CPU: masks (n, H, W), mean probability inside (n,), boxes (n, 4)."""
     if mask_logits.shape[0] == 0:
         return
+    limit = math.log(rules.mask_threshold / (1 - rules.mask_threshold))
     upsampler = Upsampler((mask_logits.shape[1], mask_logits.shape[2]), frame, device=mask_logits.device)
     for part in mask_logits.split(chunk):
         masks = rows_first(part)  # (h, n, w)
@@ -105,7 +107,7 @@ def _resized(mask_logits: Tensor, frame: Frame, *, chunk: int) -> Iterator[tuple
         in_row, in_column = [], torch.zeros(len(part), upsampler.width, dtype=torch.bool, device=part.device)
         for band in upsampler.bands(len(part)):
             logits = upsampler.rows(masks, band)  # (r, n, W)
-            chosen = logits > 0
+            chosen = logits > limit
             areas += chosen.sum(dim=(0, 2))
             sums += logits.sigmoid_().mul_(chosen).sum(dim=(0, 2)).to(sums)
             in_row.append(chosen.any(dim=2))  # (r, n)

@@ -10,8 +10,6 @@ from torch import Tensor
 from oneformer.segments.resize import Frame, Size, Upsampler, exact, rows_first
 from oneformer.segments.types import VOID_ID, PanopticResult, Rules, Segment
 
-MASK_THRESHOLD = 0.5  # mask probability from which a pixel counts as inside (Mask2Former and OneFormer inference)
-
 
 @exact
 def panoptic(
@@ -21,8 +19,8 @@ def panoptic(
 
     1. Keep the queries whose best column is a class, not "no object", with a probability above `object_mask_threshold`.
     2. Each pixel goes to the query with the highest class x mask probability, the first one where several are equal.
-    3. A query is dropped when it won no pixel, when its mask (probability >= 0.5) is empty or apart from what it won,
-       or when it won fewer than `overlap_threshold` times the pixels of its mask; equality stays.
+    3. A query is dropped when it won no pixel, when its mask (probability >= `mask_threshold`) is empty or apart from
+       what it won, or when it won fewer than `overlap_threshold` times the pixels of its mask; equality stays.
     4. A segment is what the query won inside its mask. Stuff of one class is one segment; things stay apart.
 
     Args:
@@ -43,18 +41,20 @@ def panoptic(
     masks = rows_first(mask_logits[kept])  # (h, N, w)
     frame = Frame(input_size, size, original_size)
     upsampler = Upsampler((mask_logits.shape[1], mask_logits.shape[2]), frame, device=masks.device)
-    winners, mask_areas = _compete(masks, scores[kept], upsampler)
+    winners, mask_areas = _compete(masks, scores[kept], upsampler, rules.mask_threshold)
     return _settle(winners, mask_areas, labels[kept].tolist(), scores[kept].tolist(), rules)
 
 
-def _compete(masks: Tensor, scores: Tensor, upsampler: Upsampler) -> tuple[NDArray[np.int32], list[int]]:
+def _compete(
+    masks: Tensor, scores: Tensor, upsampler: Upsampler, threshold: float
+) -> tuple[NDArray[np.int32], list[int]]:
     """Masks (h, N, w) -> per pixel 2 x (index of the winner) + (inside its mask), and the pixels of each whole mask."""
     device = masks.device
     winners = torch.empty((upsampler.height, upsampler.width), dtype=torch.int32, device=device)
     mask_areas = torch.zeros(scores.shape[0], dtype=torch.int64, device=device)
     for band in upsampler.bands(masks.shape[1]):
         probs = upsampler.rows(masks, band).sigmoid_()  # (r, N, W)
-        inside = probs >= MASK_THRESHOLD
+        inside = probs >= threshold
         mask_areas += inside.sum(dim=(0, 2))
         best = probs.mul_(scores[None, :, None]).max(dim=1, keepdim=True).indices  # (r, 1, W)
         code = 2 * best + inside.gather(1, best)

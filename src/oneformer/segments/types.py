@@ -69,17 +69,20 @@ class Rules:
         object_mask_threshold: panoptic: a query needs a class score above this (published: 0.8; ADE20K 0.5).
         overlap_threshold: panoptic: a segment needs at least this share of its own mask (published: 0.8).
         topk: instance: candidates kept per image (COCO: 100).
+        mask_threshold: panoptic and instance: a pixel is inside a mask from this probability on (published: 0.5).
     """
 
     is_thing: tuple[bool, ...]
     object_mask_threshold: float = 0.8
     overlap_threshold: float = 0.8
     topk: int = 100
+    mask_threshold: float = 0.5
 
     @classmethod
     def from_spec(cls, test: TestSpec, is_thing: Sequence[bool]) -> Rules:
         """The rules that a spec's `model.test` asks for."""
-        return cls(tuple(is_thing), test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)
+        limits = (test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image, test.mask_threshold)
+        return cls(tuple(is_thing), *limits)
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,8 @@ class TestSpec:
     """Panoptic: a segment is dropped when less than this share of its mask is left after overlaps are settled."""
     test_topk_per_image: Annotated[int, Ge(1), Tao("top k per image")] = 100
     """Instance: candidates kept per image, best scores first."""
+    mask_threshold: Annotated[float, Ge(0.05), Le(0.95)] = 0.5
+    """Panoptic and instance: a pixel is inside a mask from this probability on."""
     semantic_on: Annotated[bool, Tao("semantic on")] = True
     """Semantic results, in TAO's spelling; `model.task_toggling` and `evaluate.task` decide here."""
     instance_on: Annotated[bool, Tao("instance on")] = False
