@@ -15,6 +15,7 @@ from oneformer.spec.node import Mark, Node, read_yaml
 from oneformer.spec.override import SOURCE, apply_overrides
 from oneformer.spec.rules import faults
 from oneformer.spec.tao import from_file, from_tao
+from oneformer.spec.tao_automl import from_tao_automl
 from oneformer.spec.tree import build, get, leaves
 from oneformer.spec.unread import unread_warnings
 
@@ -62,6 +63,9 @@ def load(path: str | Path | None, overrides: Sequence[str] = (), *, action: str)
     written, wrong = _on_preset(written)
     errors += wrong
     resolved, wrong = interpolate(written)
+    errors += wrong
+    resolved, idle, wrong = from_tao_automl(resolved, presets=PRESETS)
+    left_out += idle
     errors += wrong
     nodes, wrong = flatten(resolved)
     errors += wrong

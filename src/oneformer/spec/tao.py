@@ -41,12 +41,12 @@ def from_tao(root: Node) -> tuple[Node, list[str]]:
     for old, new in RENAMED.items():
         found = at(root, old)
         if found is not None:
-            root = _with(without(root, old), new, found)
+            root = with_node(without(root, old), new, found)
             warnings.append(f"{old} is read as {new}")
     for key, number in NO_LIMIT.items():
         found = at(root, key)
         if found is not None and found.value == number and found.value is not True:
-            root = _with(root, key, replace(plain_node(None, found.mark), key_mark=found.key_mark))
+            root = with_node(root, key, replace(plain_node(None, found.mark), key_mark=found.key_mark))
     return root, warnings[::-1]
 
 
@@ -68,7 +68,7 @@ def _named_backbone(root: Node) -> Node:
     found = at(root, "model.backbone")
     if found is None or not isinstance(found.value, str) or not found.value:
         return root
-    return _with(root, "model.backbone", Node({"name": found}, found.mark, key_mark=found.key_mark))
+    return with_node(root, "model.backbone", Node({"name": found}, found.mark, key_mark=found.key_mark))
 
 
 def at(root: Node, key: str) -> Node | None:
@@ -89,9 +89,9 @@ def without(root: Node, key: str) -> Node:
     return replace(root, value={k: v for k, v in root.value.items() if k != name})
 
 
-def _with(root: Node, key: str, node: Node) -> Node:
+def with_node(root: Node, key: str, node: Node) -> Node:
     """A table with a value at a dotted key."""
     name, _, rest = key.partition(".")
     table = root.value if isinstance(root.value, dict) else {}
     below = table.get(name, Node({}, node.mark))
-    return replace(root, value={**table, name: _with(below, rest, node) if rest else node})
+    return replace(root, value={**table, name: with_node(below, rest, node) if rest else node})
