@@ -7,6 +7,7 @@ returns: write-ahead log, full synchronisation. SQLite's own checksums drop a tr
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -52,16 +53,25 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises:
         UserError: another process holds it.
+        WorkError: the disk is full or fails.
     """
     lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
     with closing(lock):
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _OF_THE_DISK:
+                raise WorkError(f"the search cannot be held: {error}", where=str(folder), hint=_free(folder)) from error
             what = "another process is running this search"
             hint = "oneformer automl status shows it, oneformer automl stop ends it"
             raise UserError(what, where=str(folder), hint=hint) from error
         yield
+
+
+def _free(folder: Path) -> str:
+    """What to do about a disk that took nothing: SQLite does not always say that it is full."""
+    free = shutil.disk_usage(folder).free >> 20
+    return f"{free} MiB are free there; everything that was recorded is kept, and the same command goes on"
 
 
 def is_held(folder: Path) -> bool:
@@ -71,6 +81,8 @@ def is_held(folder: Path) -> bool:
     try:
         with held(folder):
             return False
+    except WorkError:
+        return False  # whoever held it would have been told of first
     except UserError:
         return True
 
@@ -108,10 +120,12 @@ class Ledger:
             if isinstance(error, UserError):
                 raise
             if error.sqlite_errorcode & 0xFF in _OF_THE_DISK:
-                hint = "everything that was recorded is kept; free some space and start again"
-                raise WorkError(f"the record cannot be opened: {error}", where=str(self.path), hint=hint) from error
+                raise self._refused(f"the record cannot be opened: {error}") from error
             hint = "another folder (automl.results_dir) starts anew"
             raise UserError(f"this is no record of a search: {error}", where=str(self.path), hint=hint) from error
+
+    def _refused(self, what: str) -> WorkError:
+        return WorkError(what, where=str(self.path), hint=_free(self.path.parent))
 
     def close(self) -> None:
         """No more changes."""
@@ -164,8 +178,7 @@ class Ledger:
             with suppress(sqlite3.Error):
                 self._base.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
-                hint = "everything before is kept; free some space and start again"
-                raise WorkError(f"the search cannot be recorded: {error}", where=str(self.path), hint=hint) from error
+                raise self._refused(f"the search cannot be recorded: {error}") from error
             raise
 
     def facts(self) -> dict[str, Any]:

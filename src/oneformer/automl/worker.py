@@ -137,6 +137,8 @@ def _wait_until_free(folder: Path, stack: ExitStack) -> None:
         try:
             stack.enter_context(held(folder))
             return
+        except WorkError:
+            raise
         except UserError:
             if time.monotonic() > until:
                 raise
