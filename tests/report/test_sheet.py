@@ -30,7 +30,15 @@ def test_everything_is_on_the_page() -> None:
     )
     assert text.count('class="swatch" style="background:') == 2 and "Empty" not in text
     assert text.count("data:image/jpeg;base64,") == 2 and "a note" in text and "why" in text
-    assert re.findall(r'data-kind="(\w+)"', text) == ["text", "number", "number"]
+    assert re.findall(r'<th scope="col" data-kind="(\w+)"', text) == ["text", "number", "number"]
+
+
+def test_words_stand_to_the_left_and_long_ones_are_broken() -> None:
+    long = "the photo is 480 x 360, its mask is 100 x 100"
+    text = render(Sheet("over", "title", tables=[Table("t", ("kind", "count", "what"), [("size", 3, long)])]))
+    assert '<td class="text">size</td><td data-value="3">3</td>' in text
+    assert f'<td class="text long">{long}</td>' in text and '<table class="classes told">' in text
+    assert '<table class="classes">' in page()
 
 
 def test_names_cannot_run_or_load_anything() -> None:

@@ -15,6 +15,7 @@ from oneformer.data.task import TASKS, allowed_tasks
 from oneformer.errors import DataError
 from oneformer.predict.examples import picture_size
 from oneformer.report import draw
+from oneformer.report.place import page_font_px
 from oneformer.report.sheet import Pictures, Sheet, Table, render
 
 if TYPE_CHECKING:
@@ -157,9 +158,10 @@ def drawn(sample: Sample, labels: LabelMap) -> Image.Image:
     rows = ((np.arange(height) + 0.5) * sample.size[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * sample.size[1] / width).astype(int)
     classes = sample.target.labels.tolist()
+    look = draw.Look(ALPHA, page_font_px(width))
     numbers = sample.target.object_map
     if numbers is None:
         masks = [mask.numpy()[rows[:, None], columns[None]] for mask in sample.target.masks]
-        return draw.instances(small, masks, classes, labels).image
+        return draw.instances(small, masks, classes, labels, look=look).image
     ids = numbers.numpy()[rows[:, None], columns[None]].astype(np.int32) + 1  # background 0, void -1
-    return draw.panoptic(small, ids, dict(enumerate(classes, start=1)), labels, alpha=ALPHA).image
+    return draw.panoptic(small, ids, dict(enumerate(classes, start=1)), labels, look=look).image

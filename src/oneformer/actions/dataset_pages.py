@@ -15,6 +15,7 @@ from oneformer.data.decode import open_image, read_panoptic
 from oneformer.errors import DataError
 from oneformer.predict.examples import picture_size
 from oneformer.report import draw
+from oneformer.report.place import page_font_px
 from oneformer.report.sheet import Pictures, Sheet, Table, render
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def check_page(done: Checked, labels: LabelMap | None, *, max_mpx: float) -> str
 
 def _case(finding: Finding, record: Record, labels: LabelMap, max_mpx: float) -> Pictures:
     mark = f"{finding.severity}: {finding.kind}"
-    return Pictures(_name(record), mark, _views(record, labels, max_mpx), f"{finding.what}. {finding.hint}".strip())
+    told = f"{finding.what}. {finding.hint[:1].upper()}{finding.hint[1:]}".strip()
+    return Pictures(_name(record), mark, _views(record, labels, max_mpx), told)
 
 
 def _name(record: Record) -> str:
@@ -73,8 +75,8 @@ def _views(record: Record, labels: LabelMap, max_mpx: float) -> Drawn:
         _, labelled = read_annotated(record, max_mpx=max_mpx)
         views.append(("labels", drawn(photo, labelled, labels)))
     except DataError:
-        if record.source.format == "coco_panoptic" and (picture := _strange_ids(photo, record, labels, max_mpx)):
-            views.append(("grey: ids that are not listed", picture))
+        if record.source.format == "coco_panoptic":
+            views += _strange_ids(photo, record, labels, max_mpx)
     return views
 
 
@@ -83,22 +85,28 @@ def drawn(photo: NDArray[np.uint8], labelled: Annotation, labels: LabelMap) -> I
     small = np.asarray(_small(photo))
     ids = _resized(labelled.id_map(), small.shape[0], small.shape[1])
     classes = {s.segment_id: -1 if s.iscrowd else s.class_id for s in labelled.segments}
-    return draw.panoptic(small, ids, classes, labels).image
+    return _named(small, ids, classes, labels)
 
 
-def _strange_ids(photo: NDArray[np.uint8], record: Record, labels: LabelMap, max_mpx: float) -> Image.Image | None:
-    """The mask as it is, ids that the annotation does not list in grey; None when it does not fit the photo."""
+def _strange_ids(photo: NDArray[np.uint8], record: Record, labels: LabelMap, max_mpx: float) -> Drawn:
+    """The mask as it is, ids that the annotation does not list in grey; nothing when it does not fit the photo."""
     try:
         ids = read_panoptic(record.label_path, max_mpx=max_mpx)
     except DataError:
-        return None
+        return []
     if ids.shape != photo.shape[:2]:
-        return None
+        return []
     small = np.asarray(_small(photo))
     ids = _resized(ids, small.shape[0], small.shape[1])
-    classes = {i: -1 for i in np.unique(ids).tolist() if i}
-    classes |= {s.segment_id: s.class_id for s in record.segments}
-    return draw.panoptic(small, ids, classes, labels).image
+    listed = {s.segment_id: s.class_id for s in record.segments}
+    strange = {i: -1 for i in np.unique(ids).tolist() if i and i not in listed}
+    caption = "labels; grey: ids that are not listed" if strange else "labels"
+    return [(caption, _named(small, ids, strange | listed, labels))]
+
+
+def _named(small: NDArray[np.uint8], ids: NDArray[np.int32], classes: dict[int, int], labels: LabelMap) -> Image.Image:
+    """A photo at the size of a page with its segments, in letters that can be read there."""
+    return draw.panoptic(small, ids, classes, labels, look=draw.Look(size_px=page_font_px(small.shape[1]))).image
 
 
 def _small(photo: NDArray[np.uint8]) -> Image.Image:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oneformer.data.decode import MAX_MPX
-from oneformer.data.files import SHOWN, examples
+from oneformer.data.files import examples
 from oneformer.data.findings import ERROR, KEPT, KINDS, WARNING, Findings, ignore
 from oneformer.data.formats import iter_records, log_warnings
 from oneformer.data.inspect import Inspector
@@ -223,9 +223,9 @@ def quick_check(dataset: DatasetSpec, records: Mapping[str, Sequence[Record]], l
     for severity, kind, count, kept in findings.rows():
         if severity == WARNING:
             text = "%s (%d): %s; `oneformer dataset check` tells all"
-            log.warning(
-                text, KINDS.get(kind, kind), count, examples([f"{f.file} {f.id}".strip() for f in kept[:SHOWN]])
-            )
+            places = {f.file for f in kept}
+            named = [f.id if f.id and len(places) == 1 else f"{f.file} {f.id}".strip() for f in kept]
+            log.warning(text, KINDS.get(kind, kind), count, examples(named))
     return errors
 
 

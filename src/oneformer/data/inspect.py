@@ -27,7 +27,7 @@ class Seen:
     fault: DataError | None = None
     warnings: tuple[DataError, ...] = ()
     digest: int = 0
-    """Hash of the photo's bytes; 0 when it was not asked for or the photo cannot be read."""
+    """Hash of the photo's bytes; 0 when it was not asked for or the file cannot be read."""
     size: tuple[int, int] = (0, 0)
     """(width, height)"""
     classes: tuple[tuple[int, int, int], ...] = ()
@@ -48,11 +48,12 @@ class Inspector:
 
     def __call__(self, record: Record) -> Seen:
         """Decode one record; whatever is wrong with it is part of the answer."""
+        digest = 0
         try:
             digest = photo_digest(record.image_path) if self.hashed else 0
             photo, labelled = read_annotated(record, max_mpx=self.max_mpx)
         except DataError as error:
-            return Seen(fault=error)
+            return Seen(fault=error, digest=digest)
         found: dict[int, list[int]] = {}
         areas = []
         for segment in labelled.segments:

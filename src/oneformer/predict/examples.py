@@ -16,6 +16,7 @@ from oneformer.predict.predictor import Predictor
 from oneformer.predict.result import Parts
 from oneformer.report import draw
 from oneformer.report.html import Case
+from oneformer.report.place import page_font_px
 from oneformer.segments.rle import decode
 
 if TYPE_CHECKING:
@@ -67,26 +68,27 @@ def _pictures(
     """Photo, truth and prediction, scaled before they are drawn, so that labels and contours keep their size."""
     height, width = picture_size(photo.shape[0], photo.shape[1])
     small = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+    look = draw.Look(size_px=page_font_px(width), min_score=DRAWN_SCORE)
     true_ids, segments = _resized(truth.id_map, height, width), truth.segments
     if parts.panoptic is not None:
         classes = {s.segment_id: -1 if s.iscrowd else s.class_id for s in segments}
-        true = draw.panoptic(small, true_ids, classes, labels)
+        true = draw.panoptic(small, true_ids, classes, labels, look=look)
         guess_ids = _resized(parts.panoptic.map, height, width)
-        guess = draw.panoptic(small, guess_ids, {s.id: s.class_id for s in parts.panoptic.segments}, labels)
+        guess = draw.panoptic(small, guess_ids, {s.id: s.class_id for s in parts.panoptic.segments}, labels, look=look)
     elif parts.instance is not None:
-        true = draw.instances(small, *_true_things(truth, (height, width), labels), labels)
+        true = draw.instances(small, *_true_things(truth, (height, width), labels), labels, look=look)
         found = parts.instance
         masks = [_resized(decode(rle), height, width) > 0 for rle in found.rles]
         scores = found.scores.tolist()
-        guess = draw.instances(small, masks, found.class_ids.tolist(), labels, scores=scores, min_score=DRAWN_SCORE)
+        guess = draw.instances(small, masks, found.class_ids.tolist(), labels, scores=scores, look=look)
     else:
         assert parts.semantic is not None
         true_map = np.full(true_ids.shape, -1, np.int32)
         for segment in segments:
             if not segment.iscrowd or segment.only_semantic:
                 true_map[true_ids == segment.segment_id] = segment.class_id
-        true = draw.semantic(small, true_map, labels)
-        guess = draw.semantic(small, _resized(parts.semantic, height, width), labels)
+        true = draw.semantic(small, true_map, labels, look=look)
+        guess = draw.semantic(small, _resized(parts.semantic, height, width), labels, look=look)
     return Image.fromarray(small), true.image, guess.image
 
 

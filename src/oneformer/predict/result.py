@@ -161,7 +161,7 @@ class Result:
             things.class_ids.tolist(),
             self.labels,
             scores=things.scores.tolist(),
-            min_score=self.min_score,
+            look=draw.Look(min_score=self.min_score),
         )
 
     def save(self, folder: str | Path, *, overlay: bool = True) -> Path:

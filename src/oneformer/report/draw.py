@@ -41,6 +41,21 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Look:
+    """How masks are drawn."""
+
+    alpha: float = ALPHA
+    """Strength of the colour over the photo."""
+    size_px: int | None = None
+    """Size of the letters; None goes by the photo's size."""
+    min_score: float = 0.0
+    """Instances with a lower score are not drawn."""
+
+
+PLAIN = Look()
+
+
+@dataclass(frozen=True)
 class _Layer:
     """What is painted: an index per pixel (-1 leaves the photo), and colour and text of each index."""
 
@@ -49,9 +64,7 @@ class _Layer:
     texts: Sequence[str] = field(default_factory=list)
 
 
-def semantic(
-    photo: Photo, class_map: NDArray[np.integer], labels: LabelMap, *, alpha: float = ALPHA, text: bool = True
-) -> Drawing:
+def semantic(photo: Photo, class_map: NDArray[np.integer], labels: LabelMap, *, look: Look = PLAIN) -> Drawing:
     """The class of each pixel as its class colour, one label per class where it has most room.
 
     Pixels with ids outside the classes keep the photo.
@@ -59,9 +72,9 @@ def semantic(
     count = labels.num_classes
     index = np.where((class_map >= 0) & (class_map < count), class_map, -1).astype(np.int32)
     present = np.bincount(index[index >= 0].ravel(), minlength=count) > 0
-    texts = [printable(name, f"#{i}") if text and present[i] else "" for i, name in enumerate(labels.names)]
+    texts = [printable(name, f"#{i}") if present[i] else "" for i, name in enumerate(labels.names)]
     colors = np.asarray(labels.colors, np.uint8).reshape(count, 3)
-    return _paint(photo, _Layer(index, colors, texts), alpha=alpha)
+    return _paint(photo, _Layer(index, colors, texts), look)
 
 
 def panoptic(
@@ -70,8 +83,7 @@ def panoptic(
     class_ids: Mapping[int, int],
     labels: LabelMap,
     *,
-    alpha: float = ALPHA,
-    text: bool = True,
+    look: Look = PLAIN,
 ) -> Drawing:
     """Segments in shades of their class colour with contours and class names.
 
@@ -81,11 +93,12 @@ def panoptic(
     """
     ids = sorted(class_ids)
     classes = [int(class_ids[i]) for i in ids]
-    names = [printable(labels.names[c], f"#{c}") if text and 0 <= c < labels.num_classes else "" for c in classes]
+    names = [printable(labels.names[c], f"#{c}") if 0 <= c < labels.num_classes else "" for c in classes]
     index = _compact(id_map, ids)
     kept = _largest_of_each(index, classes, MAX_PER_CLASS) if len(ids) > MAX_PER_CLASS else set(range(len(ids)))
     texts = [name if i in kept else "" for i, name in enumerate(names)]
-    drawing = _paint(photo, _Layer(index, instance_colors(classes, labels.colors, labels.is_thing), texts), alpha=alpha)
+    layer = _Layer(index, instance_colors(classes, labels.colors, labels.is_thing), texts)
+    drawing = _paint(photo, layer, look)
     dropped = sum(map(bool, names)) - sum(map(bool, texts))
     return replace(drawing, labels_left_out=drawing.labels_left_out + dropped)
 
@@ -97,15 +110,12 @@ def instances(
     labels: LabelMap,
     *,
     scores: Sequence[float] | None = None,
-    min_score: float = 0.0,
+    look: Look = PLAIN,
 ) -> Drawing:
-    """N masks (H, W) in shades of their class colour with contours, name and score; the highest score lies on top.
-
-    Instances scored below `min_score` are not drawn.
-    """
+    """N masks (H, W) in shades of their class colour with contours, name and score; the highest score lies on top."""
     count = len(class_ids)
     values = [float(s) for s in scores] if scores is not None else [1.0] * count
-    order = sorted((i for i in range(count) if values[i] >= min_score), key=lambda i: (-values[i], i))
+    order = sorted((i for i in range(count) if values[i] >= look.min_score), key=lambda i: (-values[i], i))
     classes = [int(class_ids[i]) for i in order]
     index = np.full(photo.shape[:2], -1, np.int32)
     for row in range(len(order) - 1, -1, -1):
@@ -114,7 +124,7 @@ def instances(
         _scored(printable(labels.names[c], f"#{c}"), values[i] if scores is not None else None)
         for c, i in zip(classes, order, strict=True)
     ]
-    return _paint(photo, _Layer(index, instance_colors(classes, labels.colors, labels.is_thing), texts), alpha=ALPHA)
+    return _paint(photo, _Layer(index, instance_colors(classes, labels.colors, labels.is_thing), texts), look)
 
 
 def legend(entries: Sequence[tuple[str, RGB]], *, width: int, size_px: int = 13) -> Image.Image:
@@ -179,13 +189,13 @@ def _compact(id_map: NDArray[np.integer], ids: Sequence[int]) -> NDArray[np.int3
     return np.where(keys[at] == id_map, at, -1).astype(np.int32)
 
 
-def _paint(photo: Photo, layer: _Layer, *, alpha: float) -> Drawing:
+def _paint(photo: Photo, layer: _Layer, look: Look) -> Drawing:
     assert photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3, "a photo is uint8 (H, W, 3)"
     assert layer.index.shape == photo.shape[:2], (
         f"the map {layer.index.shape} is not of the photo's size {photo.shape[:2]}"
     )
-    size = font_px(*photo.shape[:2])
-    image = Image.fromarray(_blend(photo, layer, alpha))
+    size = look.size_px or font_px(*photo.shape[:2])
+    image = Image.fromarray(_blend(photo, layer, look.alpha))
     places, left_out = place(layer.index, layer.texts, size_px=size)
     _write(image, places, layer.colors)
     return Drawing(image, len(places), left_out)

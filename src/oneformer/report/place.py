@@ -15,6 +15,8 @@ from scipy import ndimage
 MAX_SIDE = 512  # places are searched on a map reduced to this long side; finer gains nothing at the size of a letter
 COVER = 0.8  # part of a text's box that must lie on its own segment
 FLATTEN = 2.5  # texts are wide: free room above and below counts this much more than room beside
+SHOWN_PX = 360  # width that a page shows a picture with: a third of it on a screen, all of it on a phone
+LETTERS_PX = 12  # what letters measure there
 MIN_FONT_PX = 9  # smaller letters of the built-in font are not readable
 
 
@@ -46,6 +48,11 @@ def printable(text: str, fallback: str) -> str:
 def font_px(height: int, width: int) -> int:
     """Letter size for a photo: about a thirty-fourth of the short side, never below 10 pixels."""
     return max(10, round(min(height, width) / 34))
+
+
+def page_font_px(width: int) -> int:
+    """Letter size on a picture of this width that is shown on a page, so that its names can be read there."""
+    return max(LETTERS_PX, round(width * LETTERS_PX / SHOWN_PX))
 
 
 def place(index: NDArray[np.integer], texts: Sequence[str], *, size_px: int) -> tuple[list[Place], int]:

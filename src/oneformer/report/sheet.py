@@ -12,6 +12,7 @@ from oneformer.report.color import RGB, css
 from oneformer.report.html import document, encode, header
 
 Cell = str | int | float | None
+LONG = 30  # letters of a text above which its column is broken into lines
 
 
 @dataclass(frozen=True)
@@ -63,27 +64,31 @@ def _table(table: Table) -> str:
         return ""
     number = [any(isinstance(row[i], int | float) for row in table.rows) for i in range(len(table.columns))]
     kinds = ["number" if numeric else "text" for numeric in number]
+    long = [not numeric and any(len(str(row[i])) > LONG for row in table.rows) for i, numeric in enumerate(number)]
+    shapes = ["" if numeric else "text long" if wraps else "text" for numeric, wraps in zip(number, long, strict=True)]
     head = "".join(
         f'<th scope="col" data-kind="{kind}"><button type="button">{escape(title)}</button></th>'
         for kind, title in zip(kinds, table.columns, strict=True)
     )
     lines = []
     for place, row in enumerate(table.rows):
-        cells = [_cell(value) for value in row]
+        cells = [_cell(value, shape) for value, shape in zip(row, shapes, strict=True)]
         if table.colors:
             swatch = f'<span class="swatch" style="background:{css(table.colors[place])}"></span>'
             cells[0] = cells[0].replace(">", f">{swatch}", 1)
         lines.append(f"<tr>{''.join(cells)}</tr>")
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    body = f'<table class="classes"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    kind_of = "classes told" if any(long) else "classes"
+    body = f'<table class="{kind_of}"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     return f'<section><h2>{escape(table.title)}</h2>{note}<div class="scroll">{body}</div></section>\n'
 
 
-def _cell(value: Cell) -> str:
+def _cell(value: Cell, shape: str) -> str:
     if isinstance(value, int | float):
         text = f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
         return f'<td data-value="{value}">{text}</td>'
-    return f"<td>{escape(value or '-')}</td>"
+    mark = f' class="{shape}"' if shape else ""
+    return f"<td{mark}>{escape(value or '-')}</td>"
 
 
 def _pictures(sheet: Sheet) -> str:
