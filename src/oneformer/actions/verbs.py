@@ -89,6 +89,11 @@ VERBS = {
         "score the best checkpoint of a search again and compare",
         "oneformer automl verify -e spec.yaml",
     ),
+    "automl tune": Verb(
+        "oneformer.automl.tune",
+        "find thresholds that suit the best checkpoint of a search",
+        "oneformer automl tune -e spec.yaml",
+    ),
     "automl report": Verb(
         "oneformer.automl.results",
         "write what a search tried, cost and found as one HTML page",

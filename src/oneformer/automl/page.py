@@ -13,6 +13,7 @@ from oneformer.automl.brain import Brain
 from oneformer.automl.ledger import Ledger
 from oneformer.automl.propose import LEARNING, proposers
 from oneformer.automl.study import Study
+from oneformer.automl.thresholds import read
 from oneformer.automl.trial import Trial
 from oneformer.report.curves import Points, line_chart
 from oneformer.report.html import document, header
@@ -28,6 +29,7 @@ def page(study: Study, brain: Brain, ledger: Ledger) -> str:
         header("OneFormer AutoML", str(study.folder), _facts(study, brain, trials)),
         _compared(study, brain, trials, best),
         _again(brain, trials),
+        _thresholds(study, ledger, best),
         _front(brain, trials),
         _importance(brain, trials),
         _progress(brain, trials),
@@ -90,6 +92,29 @@ def _again(brain: Brain, trials: Sequence[Trial]) -> str:
     columns = ["trial", "first score", "mean of fresh seeds", "standard deviation", "trainings", "broken"]
     note = "The first score was chosen because it was high; the mean of the fresh ones decides which trial is the best."
     return _table("Trained again with fresh seeds", columns, rows, note) if rows else ""
+
+
+def _thresholds(study: Study, ledger: Ledger, best: Trial | None) -> str:
+    """What `automl tune` has found for the best checkpoint."""
+    record = ledger.checkpoint(best) if best else None
+    told = read(study.folder, record.digest) if record else {}
+    if not told:
+        return ""
+    rows = [
+        [
+            told["scores"][task],
+            *(f"{told[w][h][task]:.4g}" for h in ("chosen_by", "told_by") for w in ("before", "after")),
+        ]
+        for task in told["before"]["told_by"]
+    ]
+    columns = ["score", "chosen by: before", "after", "told by: before", "after"]
+    count, changed = told["images"], "; ".join(f"{k}: {told['own'][k]} -> {v}" for k, v in told["found"].items())
+    verdict = "export-best hands them over." if told["handed_over"] else "The spec's own are handed over."
+    note = (
+        f"Without training, {told['tried']} tries: chosen by {count['chosen_by']} of the validation images, told by "
+        f"{count['told_by']} others. {changed or 'Nothing is better than the own ones'}. {verdict}"
+    )
+    return _table("Thresholds", columns, rows, note)
 
 
 def _front(brain: Brain, trials: Sequence[Trial]) -> str:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from oneformer.actions.plan import Plan
 from oneformer.automl.ledger import Ledger
 from oneformer.automl.study import Study, digest_of, study_of, tao_record
+from oneformer.automl.thresholds import thresholds_of
 from oneformer.errors import UserError, WorkError
 from oneformer.runs.atomic import write_json, write_text
+from oneformer.spec.tree import with_value
 from oneformer.spec.write import changed_from_default, to_yaml
 
 if TYPE_CHECKING:
@@ -115,18 +117,24 @@ def verify(spec: ExperimentSpec, *, dry_run: bool = False) -> Verified | Plan:
         metric, recorded = goal.metric, winner.rung.metrics[goal.metric] if goal.parts else winner.rung.score
         if metric == "train_loss":
             raise UserError("a training loss cannot be measured again", where="automl.metric")
-        again = winner.study.trial_spec(winner.trial)
-        again.dataset.test = again.dataset.val
-        again.evaluate.results_dir = str(winner.study.folder / "verify")
-        again.evaluate.checkpoint = str(winner.file)
-        again.evaluate.accelerator, again.evaluate.precision = again.train.accelerator, again.train.precision
-        again.evaluate.batch_size, again.evaluate.report_images = -1, 0
-        again.evaluate.threads = again.train.num_threads
+        again = to_evaluate(winner, "verify")
         if dry_run:
             return Plan({"checkpoint": str(winner.file)}, [again.evaluate.results_dir])
         done = evaluate(again)
         measured = done.scores.kpi().get(metric) if done is not None and not isinstance(done, Plan) else None
         return Verified(winner.trial.id, metric, recorded, measured, winner.file)
+
+
+def to_evaluate(winner: Winner, folder: str) -> ExperimentSpec:
+    """The spec that scores the best checkpoint on the validation images as its training has, results in `folder`."""
+    again = winner.study.trial_spec(winner.trial)
+    again.dataset.test = again.dataset.val
+    again.evaluate.results_dir = str(winner.study.folder / folder)
+    again.evaluate.checkpoint = str(winner.file)
+    again.evaluate.accelerator, again.evaluate.precision = again.train.accelerator, again.train.precision
+    again.evaluate.batch_size, again.evaluate.report_images = -1, 0
+    again.evaluate.threads = again.train.num_threads
+    return again
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,8 @@ def export_best(spec: ExperimentSpec, *, dry_run: bool = False) -> Exported | Pl
         shutil.copyfile(winner.file, part)
         part.replace(folder / "model.pth")
         best = winner.study.trial_spec(winner.trial)
+        for key, value in thresholds_of(winner.study.folder, winner.record.digest).items():
+            best = with_value(best, key, value)
         best.train.keep_checkpoints = spec.train.keep_checkpoints
         keys = [k for k in changed_from_default(best) if k.split(".")[0] not in NOT_OF_A_RUN]
         write_text(folder / "spec.yaml", to_yaml(best, keys=keys, comments=False)).chmod(0o600)
@@ -181,7 +191,7 @@ def best_rec(winner: Winner) -> dict[str, Any]:
         "best": {
             "rec_id": trial.id,
             "score": winner.rung.score,
-            "specs": dict(trial.values),
+            "specs": {**trial.values, **thresholds_of(winner.study.folder, winner.record.digest)},
             "observed_budget": winner.rung.epoch,
             "checkpoint_uri": str(winner.file),
             "checkpoint_epoch": _at(winner)[0],
