@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneformer.errors import CheckpointError, SpecError
+from oneformer.jobs import search
 from oneformer.jobs.record import Record
 from oneformer.jobs.store import RESULTS, Store
 
@@ -97,6 +98,9 @@ def expected(action: str, spec: ExperimentSpec) -> str:
 def made(store: Store, record: Record, choice: str) -> Model:
     """The model of a job whose action makes one. Raises CheckpointError."""
     folder = store.folder(record.id) / RESULTS / record.action
+    if search.is_search(store.folder(record.id), record.action):
+        path, why = search.best_of(store.folder(record.id), job=record.id, choice=choice)
+        return Model(path, CHECKPOINT, record.id, why)
     if record.action == "train":
         path, why = chosen(folder, choice)
         return Model(path, CHECKPOINT, record.id, why)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from oneformer.jobs import search
 from oneformer.jobs.record import CANCELED, COMPLETE, ERROR, Record
 from oneformer.jobs.store import LOG, RESULTS
 
@@ -16,7 +17,7 @@ _TAIL = 64 * 1024
 
 def status_file(folder: Path, action: str) -> Path:
     """Where the job's action writes its status lines."""
-    return folder / RESULTS / action / "status.json"
+    return (search.folder_of(folder) if search.is_search(folder, action) else folder / RESULTS / action) / "status.json"
 
 
 def size(path: Path) -> int:
@@ -51,6 +52,8 @@ def verdict(record: Record, folder: Path, code: int | None) -> tuple[str, str]:
     start = record.run.status_from if record.run else 0
     said = last_status(status_file(folder, record.action), start)
     succeeded, failed = said.get("status") == "SUCCESS", said.get("status") == "FAILURE"
+    if code is None and search.is_search(folder, record.action) and not search.handed_over(folder):
+        succeeded = False  # lost between its end and the handing over of its best, which another run makes good
     if succeeded and code in (0, None):
         return COMPLETE, ""
     if record.cancel:

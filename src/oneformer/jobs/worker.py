@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from oneformer.errors import UserError
-from oneformer.jobs import slots
+from oneformer.jobs import search, slots
 from oneformer.jobs.alive import MARK, Process, end, members, send
 from oneformer.jobs.queue import start_queue
 from oneformer.jobs.record import COMPLETE, ERROR, PENDING, RUNNING, Record, Run, now
@@ -100,12 +101,25 @@ class _Worker:
         from oneformer.jobs.resolve import prepared
 
         with prepared(self.store, self.record) as command:
-            return self._watch(command)
+            code = self._watch(command)
+            if code == 0 and not self._stopping() and search.is_search(self.folder, self.record.action):
+                code = self._hand_over(command)
+            return code
 
-    def _watch(self, command: Sequence[str]) -> int:
+    def _hand_over(self, command: Sequence[str]) -> int:
+        """Score the best checkpoint of a search again and copy it to where other jobs find it; the exit code."""
+        told = search.folder_of(self.folder) / search.VERIFIED
+        with told.open("w", encoding="utf-8") as file:
+            self._watch(search.closing(command, json_out=True), out=file)  # what it found is judged by who takes it
+        return 1 if self._stopping() else self._watch(search.closing(command, json_out=False))
+
+    def _stopping(self) -> bool:
+        return self.asked or self._canceled()
+
+    def _watch(self, command: Sequence[str], *, out: IO[str] | None = None) -> int:
         """The exit code of a command whose processes are all ended when this returns."""
         child = subprocess.Popen(
-            command, cwd=self.record.cwd or None, env=self._environment(), stdin=subprocess.DEVNULL
+            command, cwd=self.record.cwd or None, env=self._environment(), stdin=subprocess.DEVNULL, stdout=out
         )
         grace, kill_at = float(os.environ.get(GRACE, GRACE_S)), 0.0
         while True:
@@ -113,7 +127,7 @@ class _Worker:
                 code = child.wait(timeout=BEAT_S if not kill_at else 0.1)
                 break
             (self.folder / ALIVE).touch()
-            if not kill_at and (self.asked or self._canceled()):
+            if not kill_at and self._stopping():
                 kill_at = time.monotonic() + grace
                 self._send(signal.SIGTERM)
             elif kill_at and time.monotonic() > kill_at:
