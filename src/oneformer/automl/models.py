@@ -64,7 +64,8 @@ class _Gp(_Known, GPSampler):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """While open, Optuna says nothing."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -106,7 +107,7 @@ class Models:
         dimensions = within or self.dimensions
         space = {d.key: distribution(d) for d in dimensions}
         free = {key: d for key, d in sorted(space.items()) if not d.single()}
-        with _quiet():
+        with quiet():
             more: dict[str, Any] = {"seed": seed, "n_startup_trials": self.startup}
             chosen: BaseSampler = _Gp(free, **more) if sampler == "gp" else _Tpe(free, multivariate=True, **more)
             study = optuna.create_study(storage=_Lent(self._told(trials, values)), direction="maximize", sampler=chosen)
@@ -120,7 +121,7 @@ class Models:
         More of each value is better.
         """
         parts = max((len(v) for v in values.values()), default=1)
-        with _quiet():
+        with quiet():
             chosen: BaseSampler
             if sampler == "cmaes":
                 chosen = CmaEsSampler(seed=seed, warn_independent_sampling=False)
@@ -140,7 +141,7 @@ class Models:
 
     def importance(self, trials: Sequence[Trial], values: Mapping[int, float]) -> dict[str, float]:
         """How much each key matters to the values, as shares of 1 (PED-ANOVA)."""
-        with _quiet():
+        with quiet():
             study = optuna.create_study(direction="maximize")
             study.add_trials([t for t in self._told(trials, values) if t.state == TrialState.COMPLETE])
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()

@@ -89,6 +89,10 @@ class Proposer:
             changed |= trial.note.get("ranges", {})
         return self.space.within(changed)
 
+    def hull(self, trials: Sequence[Trial]) -> Space:
+        """The space with every range that trials were drawn from."""
+        return self.space.around([t.note["ranges"] for t in trials if "ranges" in t.note])
+
     @property
     def startup(self) -> int:
         """Trials with a score that a model needs; until then points are spread evenly."""
@@ -99,8 +103,7 @@ class Proposer:
         self.need()
         from oneformer.automl.models import Models
 
-        hull = self.space.around([t.note["ranges"] for t in trials if "ranges" in t.note])
-        key = hull.dimensions
+        key = self.hull(trials).dimensions
         if key not in self._hulls:
             self._hulls[key] = Models(key, self.startup, POPULATION)
         return self._hulls[key]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from oneformer.automl.trial import Checkpoint, Rung, Trial
     from oneformer.spec import ExperimentSpec
 
-REPORT, BEST = "report.html", "best"
+REPORT, BEST, MIRROR = "report.html", "best", "optuna.journal"
 NOT_OF_A_RUN = ("results_dir", "automl", "automl_policy")  # what a spec that is handed over leaves to its reader
 
 
@@ -211,28 +212,37 @@ def _at(winner: Winner) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Reported:
-    """Where the report is."""
+    """Where the report is, and the same trials for Optuna; None without Optuna."""
 
     file: Path
+    mirror: Path | None
 
-    def to_dict(self) -> dict[str, str]:
-        """Its path."""
-        return {"report": str(self.file)}
+    def to_dict(self) -> dict[str, str | None]:
+        """Their paths."""
+        return {"report": str(self.file), "optuna": str(self.mirror) if self.mirror else None}
 
     def table(self) -> str:
-        """Its path."""
-        return f"report: {self.file}"
+        """Their paths."""
+        optuna = f"{self.mirror} (optuna-dashboard opens it)" if self.mirror else "not written, it is not installed"
+        return f"report: {self.file}\noptuna: {optuna}"
 
 
 def report(spec: ExperimentSpec, *, dry_run: bool = False) -> Reported | Plan:
-    """Write `report.html`: what was searched, what it cost, what it found; one file that opens without a network."""
+    """Write `report.html`: what was searched, what it cost, what it found; one file that opens without a network.
+
+    Where Optuna is installed, the trials are written for it as well.
+    """
     from oneformer.automl.page import page
 
     study = study_of(spec)
     file = study.folder / REPORT
     if dry_run:
-        return Plan({}, [str(file)])
+        return Plan({}, [str(file), str(study.folder / MIRROR)])
     with Ledger(study.folder, read_only=True) as ledger:
         brain = study.brain(ledger.facts().get("metric", ""))
         write_text(file, page(study, brain, ledger))
-    return Reported(file)
+        if not find_spec("optuna"):
+            return Reported(file, None)
+        from oneformer.automl.mirror import mirror
+
+        return Reported(file, mirror(study, brain, ledger, study.folder / MIRROR))
