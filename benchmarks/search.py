@@ -1,9 +1,10 @@
 """Epochs until a search is as good as random search with whole trainings is at the end: ASHA, Hyperband, models.
 
-The trainings are learning curves by formula, so that ten seeds of each take a minute; the decisions are those of
-`oneformer automl`. A curve's end depends on four settings (learning rate and weight decay on a logarithmic scale, two
-others), its speed on the learning rate, and there is noise from training to training and from epoch to epoch. Curves
-cross: a small learning rate starts slowly and may end well.
+The decisions are those of `oneformer automl`. The trainings are learning curves by formula, so that ten seeds of each
+take a minute; with `--digits` they are real ones, of a small network that reads digits (`_digits.py`). A curve's end
+depends on four settings (learning rate and weight decay on a logarithmic scale, two others), its speed on the learning
+rate, and there is noise from training to training and from epoch to epoch. Curves cross: a small learning rate starts
+slowly and may end well.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from automl.simulated import Search, run
+from automl.simulated import Score, Search, run
 from oneformer.automl.brain import Brain, brain_of
 from oneformer.automl.dimension import Dimension
 from oneformer.automl.objective import Goal
@@ -82,7 +83,7 @@ def mind(method: dict[str, Any], seed: int, budget: int) -> Brain:
     return brain_of(automl, SPACE, goal=Goal("PQ", maximise=True), whole=WHOLE)
 
 
-def searched(method: dict[str, Any], seed: int, budget: int) -> list[tuple[int, float]]:
+def searched(method: dict[str, Any], seed: int, budget: int, problem: Score) -> list[tuple[int, float]]:
     """(epochs spent, best score of a whole training) as the search goes; brackets begin anew until all is spent."""
     points: list[tuple[int, float]] = []
     spent = repeat = 0
@@ -93,7 +94,7 @@ def searched(method: dict[str, Any], seed: int, budget: int) -> list[tuple[int, 
         def over(found: Search, left: int = left) -> bool:
             return found.epochs >= left
 
-        found = run(brain, Curves(seed), stop=over)
+        found = run(brain, problem, stop=over)
         points += [(spent + at, score) for at, score in brain.curve(found.trials)]
         spent, repeat = spent + found.epochs, repeat + 1
     best: list[tuple[int, float]] = []
@@ -113,14 +114,27 @@ def reached(curve: list[tuple[int, float]], target: float) -> float:
     return next((float(at) for at, score in curve if score >= target), math.inf)
 
 
+def _problem(seed: int, *, digits: bool) -> Score:
+    if not digits:
+        return Curves(seed)
+    from _digits import Digits
+
+    return Digits(seed, WHOLE)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--whole-trainings", type=int, default=40, help="budget, in whole trainings")
+    parser.add_argument("--digits", action="store_true", help="real trainings instead of curves by formula")
     asked = parser.parse_args()
     budget = asked.whole_trainings * WHOLE
-    found = {name: [searched(method, seed, budget) for seed in range(asked.seeds)] for name, method in METHODS.items()}
+    found: dict[str, list[list[tuple[int, float]]]] = {name: [] for name in METHODS}
+    for seed in range(asked.seeds):
+        problem = _problem(seed, digits=asked.digits)
+        for name, method in METHODS.items():
+            found[name].append(searched(method, seed, budget, problem))
     targets = [at_epoch(curve, budget) for curve in found["random, whole trainings"]]
     print(f"target: what random search has after {budget} epochs, median {statistics.median(targets):.1f}\n")
     print(f"| method | score at {budget // 4} | {budget // 2} | {budget} | epochs to the target (median) | reached |")
