@@ -245,7 +245,7 @@ def test_the_manifest_is_a_job_as_kubernetes_defines_it(store: Store) -> None:
     container = told["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"] == {"cpu": "4", "nvidia.com/gpu": "1"}
     assert container["command"] == [
-        "python", "-P", "-m", "oneformer.jobs.worker", str(store.root / "gen_trt_engine-3f9a1c"), "--tell",
+        "python", "-P", "-m", "oneformer.jobs.worker", str(store.root / "gen_trt_engine-3f9a1c"), "--tell", "--log",
     ]  # fmt: skip
 
 

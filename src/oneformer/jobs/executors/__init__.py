@@ -6,11 +6,12 @@ is started twice runs once.
 
 from oneformer.errors import UserError
 from oneformer.jobs.executors.base import Executor
+from oneformer.jobs.executors.docker import Docker
 from oneformer.jobs.executors.kubernetes import Kubernetes
 from oneformer.jobs.executors.local import Local
 from oneformer.jobs.executors.slurm import Slurm
 
-EXECUTORS: dict[str, Executor] = {"local": Local(), "slurm": Slurm(), "kubernetes": Kubernetes()}
+EXECUTORS: dict[str, Executor] = {"local": Local(), "slurm": Slurm(), "kubernetes": Kubernetes(), "docker": Docker()}
 
 __all__ = ["EXECUTORS", "Executor", "executor_of"]
 

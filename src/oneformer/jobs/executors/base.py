@@ -62,10 +62,16 @@ def open_dependencies(store: Store, record: Record) -> list[Record]:
     return found
 
 
-def worker_command(store: Store, record: Record) -> list[str]:
-    """What runs the job's worker; its exit code says how the job ended."""
-    folder = str(store.folder(record.id))
-    return [record.python or "python", "-P", "-m", "oneformer.jobs.worker", folder, "--tell"]
+def worker_command(store: Store, record: Record, *, log: bool = False) -> list[str]:
+    """What runs the job's worker; its exit code says how the job ended.
+
+    Args:
+        store: where the jobs lie.
+        record: the job.
+        log: the worker writes the job's log itself, where nobody else puts what it says there.
+    """
+    words = [record.python or "python", "-P", "-m", "oneformer.jobs.worker", str(store.folder(record.id)), "--tell"]
+    return [*words, "--log"] if log else words
 
 
 def run_tool(command: Sequence[str], *, given: str = "") -> str:

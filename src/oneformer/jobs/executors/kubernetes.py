@@ -111,7 +111,7 @@ def manifest(store: Store, record: Record) -> dict[str, Any]:
     container = {
         "name": "worker",
         "image": record.options["image"],
-        "command": worker_command(store, record),
+        "command": worker_command(store, record, log=True),
         "workingDir": record.cwd,
         "resources": {"limits": limits},
         "volumeMounts": [
