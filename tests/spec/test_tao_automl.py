@@ -264,3 +264,18 @@ def test_an_error_stands_where_the_setting_does(tmp_path: Path) -> None:
 def test_a_spec_without_them_is_left_alone() -> None:
     assert load(None, ["automl_settings={}"], action="automl run").spec.automl == ExperimentSpec().automl
     assert "there is no key automl_setings" in wrong("automl_setings={}")
+
+
+def test_the_command_line_wins_over_a_file_as_everywhere(tmp_path: Path) -> None:
+    file = tmp_path / "tao.yaml"
+    file.write_text(
+        "automl_settings: {algorithm: asha, automl_max_trials: 12, automl_max_epochs: 9}\n"
+        "custom_param_ranges: {train.optim.lr: {valid_max: 1.0e-3}}\nautoml: {seed: 3}\n",
+        encoding="utf-8",
+    )
+    words = ("automl.max_trials=4", "train.num_epochs=2", "automl_settings.random_seed=5")
+    found = load(file, words, action="automl run").spec
+    assert (found.automl.max_trials, found.train.num_epochs, found.automl.seed) == (4, 2, 5)
+    assert found.automl.algorithm == "asha" and "train.optim.lr" in found.automl.ranges
+    with pytest.raises(UserErrors, match="both say automl.max_trials"):
+        load(file, ["automl_settings={algorithm: asha, automl_max_trials: 1, num_recommendations: 2}"], action="a")

@@ -14,6 +14,7 @@ from typing import Any
 from oneformer.errors import SpecError
 from oneformer.spec.check import shown
 from oneformer.spec.node import Node, parse_yaml, plain_node
+from oneformer.spec.override import SOURCE
 from oneformer.spec.tao import at, with_node, without
 from oneformer.spec.tao_settings import (
     BRACKETS,
@@ -51,11 +52,11 @@ class _Reading:
 
     def put(self, key: str, name: str, node: Node) -> None:
         """Our key takes a value; another one that it has already is an error that names both."""
-        if key in self.found and self.found[key][1].plain() != node.plain():
-            other, before = self.found[key]
-            self.fail(f"{name} is {shown(node)}, but {other} is {shown(before)}, and both say {key}", node)
-        else:
+        other, before = self.found.get(key, ("", node))
+        if _wins(before, node):
             self.found[key] = name, node
+        elif not _wins(node, before):
+            self.fail(f"{name} is {shown(node)}, but {other} is {shown(before)}, and both say {key}", node)
 
     def value(self, name: str, default: Any = None) -> Any:
         """What a setting says, in plain values."""
@@ -108,13 +109,12 @@ def _collect(reading: _Reading, table: Node, prefix: str) -> None:
         elif name not in KNOWN:
             near = get_close_matches(name, KNOWN, n=1)
             reading.fail(f"there is no setting {whole}", node, f"did you mean {near[0]}?" if near else "")
-        elif node.value is None:
-            continue
-        elif name in reading.said and reading.said[name][1].plain() != node.plain():
-            other, before = reading.said[name]
-            reading.fail(f"{whole} is {shown(node)}, but {other} is {shown(before)}", node)
-        else:
-            reading.said[name] = whole, node
+        elif node.value is not None:
+            other, before = reading.said.get(name, ("", node))
+            if _wins(before, node):
+                reading.said[name] = whole, node
+            elif not _wins(node, before):
+                reading.fail(f"{whole} is {shown(node)}, but {other} is {shown(before)}", node)
 
 
 def _simple(reading: _Reading) -> None:
@@ -311,20 +311,23 @@ def _laid(root: Node, reading: _Reading, presets: str) -> Node:
         inner = key.removeprefix("automl.ranges[").removesuffix("]") if key.startswith("automl.ranges[") else ""
         before = table.get(inner) if inner else at(root, key)
         shown_key = f"automl.ranges.{inner}" if inner else key
-        if before is not None and not before.mark.source.startswith(presets) and not _same(before, node):
+        if before is None or before.mark.source.startswith(presets) or _wins(before, node):
+            if inner:
+                table[inner] = node
+            else:
+                root = with_node(root, key, node)
+        elif not _wins(node, before):
             what = f"{name} is {shown(node)}, but {shown_key} is {shown(before)} ({before.mark})"
             reading.fail(what, node, "say it in one place")
-        elif inner:
-            table[inner] = node
-        else:
-            root = with_node(root, key, node)
     if table:
         mark = ranges.mark if ranges is not None else next(iter(table.values())).mark
         root = with_node(root, "automl.ranges", Node(table, mark))
     return root
 
 
-def _same(before: Node, node: Node) -> bool:
-    """Whether two places say the same, TAO's names of scores counted as ours."""
+def _wins(before: Node, node: Node) -> bool:
+    """Whether a node may take another one's place: it says the same, or is the only one of the command line."""
     one, other = before.plain(), node.plain()
-    return bool(one == other or (isinstance(one, str) and METRICS.get(one, one) == other))
+    same = bool(one == other or (isinstance(one, str) and METRICS.get(one, one) == other))
+    late = [n.mark.source.startswith(SOURCE) for n in (before, node)]
+    return same or late == [False, True]
