@@ -193,7 +193,7 @@ TRAIN = {
     "clip_grad_type": Row("value", gradients, on=LIMIT),
     "is_dry_run": Row("true", trained),
     "precision": Row("bf16", trained),
-    "distributed_strategy": Row("fsdp", devices, refused="fsdp is not available yet"),
+    "distributed_strategy": Row("fsdp", look_runs.strategy),
     "verbose": Row("true", look_runs.log_level),
     "iters_per_epoch": Row("1", trained),
     "accumulate_grad_batches": Row("2", trained),

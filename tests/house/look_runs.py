@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -85,6 +86,12 @@ def devices(spec: ExperimentSpec, _: World) -> list[Any]:
         ):
             found.append(choose_devices(section, key=name))
     return found
+
+
+def strategy(spec: ExperimentSpec, _: World) -> str:
+    """What joins two processes of a training."""
+    several = choose_devices(replace(spec.train, accelerator="cpu", num_gpus=2))
+    return type(several.trainer_arguments(spec.train.distributed_strategy, unused=True)["strategy"]).__name__
 
 
 def alone(spec: ExperimentSpec, _: World) -> list[Any]:

@@ -45,7 +45,7 @@ def test_number_and_list_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, TrainSpec(gpu_ids=[1]), "GPU 1 asked for, but this machine has 1 GPU (number 0)"),
         (0, TrainSpec(accelerator="gpu"), "this machine has no GPU that torch can use"),
         (1, TrainSpec(num_nodes=2), "no launcher started this process"),
-        (1, TrainSpec(distributed_strategy="fsdp"), "fsdp is not available yet"),
+        (1, TrainSpec(distributed_strategy="fsdp", precision="fp16"), "fp16 does not go with fsdp"),
     ],
 )
 def test_what_is_not_there_is_refused(

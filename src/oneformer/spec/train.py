@@ -194,7 +194,8 @@ class TrainSpec:
     """Number format of the forward pass: `fp32`, `bf16` or `fp16` (mixed, weights stay fp32), or `auto`: bf16 where
     the hardware computes in it, else fp32."""
     distributed_strategy: Annotated[Literal["ddp", "fsdp"], Tao("distributed_strategy", kind="categorical")] = "ddp"
-    """How several devices share the work: `ddp` keeps a copy of the model on each, `fsdp` splits it over them."""
+    """How several devices share the work: `ddp` keeps a copy of the model on each, `fsdp` splits weights, gradients and
+    optimiser over them: less memory, more traffic, the same results. On one device both are the same."""
     verbose: Annotated[bool, Tao("enable verbose logs")] = False
     """Log details: parameter groups, what was loaded, sizes."""
     iters_per_epoch: Annotated[int | None, Ge(1), Unit("batches"), Tao("iteration per epoch")] = None

@@ -37,25 +37,30 @@ class Devices:
         own = self.ids[self.world.local or 0]
         return torch.device("cuda", own) if self.accelerator == "gpu" else torch.device("cpu")
 
-    def trainer_arguments(self, *, unused: bool) -> dict[str, Any]:
-        """What Lightning's Trainer takes; `unused` when some trained parameters get no gradient."""
+    def trainer_arguments(self, strategy: str, *, unused: bool) -> dict[str, Any]:
+        """What Lightning's Trainer takes; `strategy` is ddp or fsdp, `unused` when some parameters get no gradient."""
         gpu = self.accelerator == "gpu"
         arguments: dict[str, Any] = {
             "accelerator": self.accelerator,
             "devices": list(self.ids) if gpu else len(self.ids),
             "num_nodes": self.world.nodes,
         }
-        if self.world.size > 1:
+        backend = "nccl" if gpu else "gloo"
+        together: dict[str, Any] = {"process_group_backend": backend, "timeout": timedelta(minutes=30)}
+        if self.world.size > 1 and strategy == "fsdp":
+            from oneformer.train.sharded import Sharded
+
+            arguments["strategy"] = Sharded(self.world, **together)
+        elif self.world.size > 1:
             from lightning.pytorch.strategies import DDPStrategy
 
             from oneformer.train.cluster import Cluster
 
             arguments["strategy"] = DDPStrategy(
                 cluster_environment=Cluster(self.world),
-                process_group_backend="nccl" if gpu else "gloo",
                 find_unused_parameters=unused,
                 gradient_as_bucket_view=True,
-                timeout=timedelta(minutes=30),
+                **together,
             )
         return arguments
 
@@ -67,9 +72,8 @@ def choose_devices(section: TrainSpec | EvaluateSpec | InferenceSpec, *, key: st
         SpecError: there are fewer GPUs than asked for, several machines without a launcher, or the launcher says
             something else than the spec.
     """
-    if getattr(section, "distributed_strategy", "ddp") == "fsdp":
-        where = f"{key}.distributed_strategy"
-        raise SpecError("fsdp is not available yet", where=where, hint=f"use {where}=ddp")
+    if getattr(section, "distributed_strategy", "ddp") == "fsdp" and section.precision == "fp16":
+        raise SpecError("fp16 does not go with fsdp", where=f"{key}.precision", hint=f"set {key}.precision=bf16")
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     accelerator = ("gpu" if present else "cpu") if section.accelerator == "auto" else section.accelerator
     if accelerator == "cpu":

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from oneformer.train.shares import local, share_of, with_share
+
 
 class Average:
     """The moving average of a network's floating-point parameters and buffers, in float32 on the network's device.
+
+    Of parameters that are split over processes each process averages its own shares.
 
     Early on the decay is min(decay, (1 + n) / (10 + n)) for update n, the warm-up of TensorFlow's
     ExponentialMovingAverage: otherwise the random start would stay in the average for the whole of a short training.
@@ -21,7 +25,7 @@ class Average:
         self.decay = decay
         self.updates = 0
         self.model = model
-        self.shadow = {name: value.detach().float().clone() for name, value in _values(model).items()}
+        self.shadow = {name: local(value.detach()).float().clone() for name, value in _values(model).items()}
         self.swapped = False
 
     @torch.no_grad()
@@ -31,14 +35,15 @@ class Average:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         values = _values(self.model)
-        torch._foreach_lerp_(list(self.shadow.values()), [values[n].float() for n in self.shadow], 1.0 - decay)
+        torch._foreach_lerp_(list(self.shadow.values()), [local(values[n]).float() for n in self.shadow], 1.0 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the network's weights and the average; a second call puts them back."""
         for name, value in _values(self.model).items():
-            kept = value.detach().clone()
-            value.copy_(self.shadow[name])
+            share = local(value.detach())
+            kept = share.clone()
+            share.copy_(self.shadow[name])
             self.shadow[name].copy_(kept)
         self.swapped = not self.swapped
 
@@ -46,15 +51,16 @@ class Average:
         """All entries of the network's own state dict, averaged ones in place of the floating-point ones."""
         assert not self.swapped
         return {
-            name: self.shadow[name].to(value.dtype) if name in self.shadow else value.detach()
+            name: with_share(value, self.shadow[name].to(value.dtype)) if name in self.shadow else value.detach()
             for name, value in self.model.state_dict().items()
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor], updates: int) -> None:
         """Go on from a saved average after `updates` updates."""
+        values = _values(self.model)
         for name, value in self.shadow.items():
-            value.copy_(state[name])
+            value.copy_(local(share_of(state[name], values[name])))
         self.updates = updates
 
 

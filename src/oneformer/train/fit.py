@@ -18,6 +18,7 @@ from oneformer.data.record import Record, tasks_of
 from oneformer.data.task import TASKS, allowed_tasks
 from oneformer.errors import no_memory
 from oneformer.spec.tree import to_dict
+from oneformer.train.batchnorm import share_statistics
 from oneformer.train.best import Best, resolve_metric
 from oneformer.train.checkpoint import BEST, find_checkpoints
 from oneformer.train.datamodule import DataModule
@@ -170,6 +171,8 @@ def _plan(job: Job, model: OneFormer) -> _Parts:
     devices = choose_devices(job.train)
     if freeze(model, job.train.freeze):
         log.info("frozen: %s", ", ".join(job.train.freeze))
+    if devices.world_size > 1:
+        share_statistics(model, gpu=devices.accelerator == "gpu")
     model.set_activation_checkpointing(job.train.activation_checkpointing)
     data = DataModule(
         job.dataset,
@@ -324,9 +327,8 @@ def _trainer(job: Job, parts: _Parts, callbacks: list[pl.Callback], *, plugins: 
     train = job.train
     within = train.val_check_interval < 1.0
     dry = job.dry
-    several_gpus = parts.devices.accelerator == "gpu" and parts.devices.world_size > 1
     return pl.Trainer(
-        **parts.devices.trainer_arguments(unused=unused),
+        **parts.devices.trainer_arguments(train.distributed_strategy, unused=unused),
         precision=lightning_precision(train.precision, parts.devices.device),  # type: ignore[arg-type]
         max_epochs=-(-max(1, job.rehearse) // parts.batches) if dry else train.num_epochs,
         limit_train_batches=parts.batches,
@@ -334,7 +336,6 @@ def _trainer(job: Job, parts: _Parts, callbacks: list[pl.Callback], *, plugins: 
         check_val_every_n_epoch=1 if within or dry else train.validation_interval,
         val_check_interval=train.val_check_interval if within and not dry else 1.0,
         accumulate_grad_batches=train.accumulate_grad_batches,
-        sync_batchnorm=several_gpus,  # changes nothing in a network without batch normalisation
         callbacks=callbacks,
         plugins=plugins,
         logger=False,

@@ -19,6 +19,7 @@ from oneformer.train.optim import build_optimizer, group_table, renew
 from oneformer.train.pace import Clock
 from oneformer.train.schedule import Schedule
 from oneformer.train.scoring import Scoring
+from oneformer.train.sharded import is_split, put_together, split, take_apart
 
 if TYPE_CHECKING:
     from oneformer.loss.total import Criterion
@@ -90,9 +91,26 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     @override
+    def configure_model(self) -> None:
+        """With `fsdp`, split what is trained over the processes."""
+        mesh = self.device_mesh
+        if mesh is not None and not is_split(self.model):
+            split(self.model, self.criterion, mesh["data_parallel"])
+
+    @override
     def on_train_start(self) -> None:
         """After a resume the optimiser holds the settings it was saved with; those of the spec count."""
         renew(self.trainer.optimizers[0], self.settings.optim)
+
+    @override
+    def on_validation_start(self) -> None:
+        """The processes may have different numbers of batches to score, so none may wait for another in between."""
+        put_together(self.model)
+
+    @override
+    def on_validation_end(self) -> None:
+        """Train on as before."""
+        take_apart(self.model)
 
     @override
     def on_validation_epoch_start(self) -> None:

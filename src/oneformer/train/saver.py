@@ -14,7 +14,9 @@ from oneformer.errors import WorkError
 from oneformer.train.best import Best
 from oneformer.train.checkpoint import BEST, LATEST, checkpoint_name, prune, publish, write_checkpoint
 from oneformer.train.ema import EmaCallback
-from oneformer.train.pace import Clock
+from oneformer.train.pace import Clock, Interrupted
+from oneformer.train.sharded import is_split
+from oneformer.train.shares import whole
 
 if TYPE_CHECKING:
     from oneformer.spec.train import TrainSpec
@@ -116,6 +118,11 @@ class Saver(pl.Callback):
         done = self.place is None or self.place.step == self._saved_step
         if done or self._refused or isinstance(exception, KeyboardInterrupt):
             return
+        if is_split(pl_module.model) and not isinstance(exception, Interrupted):
+            log.warning(
+                "the steps since the last checkpoint are lost: with fsdp no process alone has the whole network"
+            )
+            return
         try:
             self._save(trainer, pl_module)
         except WorkError as error:
@@ -128,27 +135,35 @@ class Saver(pl.Callback):
     def _save(self, trainer: pl.Trainer, pl_module: Any) -> None:
         assert self.place is not None
         path = self.folder / checkpoint_name(self.place.epoch, self.place.step)
-        if self.place.step != self._saved_step and trainer.is_global_zero:
+        if self.place.step != self._saved_step:
             self._write(trainer, pl_module, path)
-            publish(path, LATEST, as_link=True)
-            prune(path, self.train.keep_checkpoints)
+            if trainer.is_global_zero:
+                publish(path, LATEST, as_link=True)
+                prune(path, self.train.keep_checkpoints)
         self._saved_step = self.place.step
 
     def _save_best(self, trainer: pl.Trainer, pl_module: Any) -> None:
         assert self.place is not None
         self._improved = False
-        if not trainer.is_global_zero:
-            return
         numbered = self.folder / checkpoint_name(self.place.epoch, self.place.step)
-        if self._saved_step == self.place.step and numbered.is_file():
-            publish(numbered, BEST, as_link=False)
-        else:
+        kept = self._saved_step == self.place.step and (is_split(pl_module.model) or numbered.is_file())
+        if not kept:
             self._write(trainer, pl_module, self.folder / BEST)
+        elif trainer.is_global_zero:
+            publish(numbered, BEST, as_link=False)
 
     def _write(self, trainer: pl.Trainer, pl_module: Any, path: Path) -> None:
-        self._refused = True
-        write_checkpoint(self._content(trainer, pl_module), path)
-        self._refused = False
+        """Written by the first process; where the network is split over several, all of them have to be here."""
+        first, parts = trainer.is_global_zero, is_split(pl_module.model)
+        if not (first or parts):
+            return
+        content = self._content(trainer, pl_module)
+        if parts:
+            content = whole(content, keep=first)
+        if first:
+            self._refused = True
+            write_checkpoint(content, path)
+            self._refused = False
 
     def _content(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         """The checkpoint: Lightning's keys, ours under `oneformer`, the averaged weights under `ema_state_dict`."""
