@@ -56,6 +56,8 @@ class Record:
     """What was said to the executor."""
     gpus: int = 0
     cpus: int = 1
+    nodes: int = 1
+    """Machines; GPUs and processors are those of each."""
     python: str = ""
     """Interpreter that it was submitted with, for executors that write it into a script."""
     cwd: str = ""

@@ -13,12 +13,14 @@ from oneformer.errors import MASK
 from oneformer.jobs.fields import Context, filled
 from oneformer.jobs.record import Record
 from oneformer.jobs.store import PRIVATE, Store
-from oneformer.runs.atomic import write_text
+from oneformer.runs.atomic import write_json, write_text
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
 
 ASKED, RESOLVED = "asked.yaml", "spec.yaml"
+START = "start.json"
+"""Tells the further machines of a job which run has begun, and the name of its spec."""
 
 
 @contextmanager
@@ -42,9 +44,13 @@ def prepared(store: Store, record: Record) -> Iterator[Sequence[str]]:
     try:
         if secret:
             path = _private(folder / PRIVATE, path.read_text(encoding="utf-8"), secret)
+        if record.nodes > 1:
+            assert record.run, "a claimed job has a run"
+            write_json(folder / START, {"token": record.run.token, "spec": path.name})
         yield [sys.executable, "-P", "-m", "oneformer", record.action, "-e", str(path)]
     finally:
         (folder / PRIVATE).unlink(missing_ok=True)
+        (folder / START).unlink(missing_ok=True)
 
 
 def load_asked(folder: Path, record: Record, values: Mapping[str, Any]) -> tuple[ExperimentSpec, list[str]]:

@@ -155,6 +155,7 @@ def on_spec(store: Store, record: Record, asked: Asked, wish: Wish) -> Draft:
     gpus, cpus = (needs if record.executor == "local" else needs_elsewhere)(loaded.spec, record.action)
     record.gpus = gpus if wish.gpus is None else wish.gpus
     record.cpus = cpus if wish.cpus is None else wish.cpus
+    record.nodes = getattr(getattr(loaded.spec, record.action), "num_nodes", 1)
     executor_of(record.executor).check(store, record)
     warnings = list(loaded.warnings)
     if record.parent:

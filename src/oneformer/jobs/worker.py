@@ -38,14 +38,14 @@ def main(words: Sequence[str]) -> int:
     if record is None:
         return NOT_NOW
     if "--log" in words:
-        _to_log(folder / LOG)
+        to_log(folder / LOG)
     _Worker(store, record).work()
     start_queue(store)
     # A scheduler that waits for success looks at the exit code.
     return FAILED if "--tell" in words and store.read(record.id).state != COMPLETE else 0
 
 
-def _to_log(path: Path) -> None:
+def to_log(path: Path) -> None:
     """Send what this process and those it starts say to a file, where nobody does that from outside."""
     with path.open("ab") as log:
         for number in (1, 2):

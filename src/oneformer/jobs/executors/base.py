@@ -46,6 +46,15 @@ def check_options(executor: Executor, record: Record) -> None:
             raise SpecError(f"{record.executor} has no option {name}", where="--options", hint=f"it has {known}")
 
 
+def check_one_machine(record: Record) -> None:
+    """Raises UserError for a job that needs several machines."""
+    if record.nodes > 1:
+        hint = "slurm and kubernetes do"
+        raise UserError(
+            f"{record.executor} does not run a job on {record.nodes} machines", where="num_nodes", hint=hint
+        )
+
+
 def no_order(record: Record) -> UserError:
     """The error for a job that would have to wait for others, with an executor that starts jobs at once."""
     hint = "submit it when what it waits for is complete"
@@ -70,7 +79,8 @@ def worker_command(store: Store, record: Record, *, log: bool = False) -> list[s
         record: the job.
         log: the worker writes the job's log itself, where nobody else puts what it says there.
     """
-    words = [record.python or "python", "-P", "-m", "oneformer.jobs.worker", str(store.folder(record.id)), "--tell"]
+    module = "oneformer.jobs.member" if record.nodes > 1 else "oneformer.jobs.worker"
+    words = [record.python or "python", "-P", "-m", module, str(store.folder(record.id)), "--tell"]
     return [*words, "--log"] if log else words
 
 

@@ -16,7 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from oneformer.errors import SpecError, UserError, WorkError
-from oneformer.jobs.executors.base import check_options, no_order, open_dependencies, run_tool, worker_command
+from oneformer.jobs.executors.base import (
+    check_one_machine,
+    check_options,
+    no_order,
+    open_dependencies,
+    run_tool,
+    worker_command,
+)
 from oneformer.jobs.record import Record
 from oneformer.jobs.store import Store
 
@@ -47,6 +54,7 @@ class Docker:
     def check(self, store: Store, record: Record) -> None:
         """Raises UserError for options that are missing or wrong, folders and variables that are not there."""
         check_options(self, record)
+        check_one_machine(record)
         asked = record.options
         if not asked.get("image"):
             raise SpecError("docker needs image", where="--options", hint=f"image: {self.options['image']}")

@@ -1,4 +1,4 @@
-"""A pending job -> a Kubernetes Job, applied with kubectl.
+"""A pending job -> a Kubernetes Job, applied with kubectl; one that runs on several machines is an Indexed Job.
 
 The folder of jobs and the folder that the job was submitted from have to lie on a volume that the cluster mounts at the
 same path; `--options claim=` names it.
@@ -23,6 +23,10 @@ MANIFEST = "kubernetes.json"
 _NEEDED = ("image", "claim")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 KEPT_S = 3600
+SERVICE = "oneformer-jobs"
+"""One headless service for all jobs of a namespace: it only gives the pods names that they find each other by."""
+PORT = 29500
+_INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
 class Kubernetes:
@@ -59,7 +63,10 @@ class Kubernetes:
         """Write the manifest into the job's folder and apply it."""
         # The path of an interpreter here says nothing about the image.
         record = store.change(record.id, lambda r: setattr(r, "python", ""))
-        text = json.dumps(manifest(store, record), indent=2) + "\n"
+        told: dict[str, Any] = manifest(store, record)
+        if record.nodes > 1:
+            told = {"apiVersion": "v1", "kind": "List", "items": [service(record), told]}
+        text = json.dumps(told, indent=2) + "\n"
         path = write_text(store.folder(record.id) / MANIFEST, text)
         run_tool(["kubectl", "apply", "--filename", str(path)])
         store.change(record.id, lambda r: setattr(r, "external", job_name(record)))
@@ -102,13 +109,37 @@ def _namespace(record: Record) -> list[str]:
     return ["--namespace", record.options["namespace"]] if record.options.get("namespace") else []
 
 
+def together(record: Record) -> list[dict[str, Any]]:
+    """Variables by which the pods of a job form one run, as NVIDIA TAO has them: WORLD_SIZE counts machines."""
+    rank = {"name": "NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": _INDEX}}}
+    told = {
+        "WORLD_SIZE": str(record.nodes),
+        # Kubernetes calls the pod of an index so, and the service makes the name one of the network.
+        "MASTER_ADDR": f"{job_name(record)}-0.{SERVICE}",
+        "MASTER_PORT": str(PORT),
+        **({"NUM_GPU_PER_NODE": str(record.gpus)} if record.gpus else {}),
+    }
+    return [rank, *({"name": name, "value": value} for name, value in told.items())]
+
+
+def service(record: Record) -> dict[str, Any]:
+    """The headless service; pods have to find each other before any of them counts as ready."""
+    spaced = {"namespace": record.options["namespace"]} if record.options.get("namespace") else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": SERVICE, "labels": {"app": "oneformer"}, **spaced},
+        "spec": {"clusterIP": "None", "selector": {"app": "oneformer"}, "publishNotReadyAddresses": True},
+    }
+
+
 def manifest(store: Store, record: Record) -> dict[str, Any]:
     """The Job: one pod, run once, with the volume at its path and shared memory for the loader processes."""
     name, labels = job_name(record), {"app": "oneformer", "oneformer-job": record.id}
     limits: dict[str, Any] = {"cpu": str(record.cpus)}
     if record.gpus:
         limits["nvidia.com/gpu"] = str(record.gpus)
-    container = {
+    container: dict[str, Any] = {
         "name": "worker",
         "image": record.options["image"],
         "command": worker_command(store, record, log=True),
@@ -119,7 +150,7 @@ def manifest(store: Store, record: Record) -> dict[str, Any]:
             {"name": "memory", "mountPath": "/dev/shm"},  # noqa: S108 - a mount point, no file of ours
         ],
     }
-    pod = {
+    pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "containers": [container],
         "volumes": [
@@ -128,14 +159,20 @@ def manifest(store: Store, record: Record) -> dict[str, Any]:
         ],
     }
     spaced = {"namespace": record.options["namespace"]} if record.options.get("namespace") else {}
+    several: dict[str, Any] = {}
+    if record.nodes > 1:
+        container["env"] = together(record)
+        pod["subdomain"] = SERVICE
+        several = {"completionMode": "Indexed"}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": name, "labels": labels, **spaced},
         "spec": {
             "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
+            "completions": record.nodes,
+            "parallelism": record.nodes,
+            **several,
             "ttlSecondsAfterFinished": KEPT_S,
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from oneformer.jobs.executors.base import check_one_machine
 from oneformer.jobs.queue import start_queue
 from oneformer.jobs.record import Record
 from oneformer.jobs.slots import check_fits
@@ -19,6 +20,7 @@ class Local:
 
     def check(self, store: Store, record: Record) -> None:  # noqa: ARG002 - as the seam says
         """Raises UserError when this machine has less than the job needs."""
+        check_one_machine(record)
         check_fits(record.gpus, record.cpus)
 
     def submit(self, store: Store, record: Record) -> None:  # noqa: ARG002 - the queue finds it in the store

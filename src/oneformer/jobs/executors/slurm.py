@@ -85,8 +85,8 @@ def script(store: Store, record: Record, after: Sequence[str] = ()) -> str:
         "job-name": record.id,
         "output": f'"{log}"',
         "open-mode": "append",
-        "nodes": "1",
-        "ntasks": "1",
+        "nodes": str(record.nodes),
+        "ntasks": str(record.nodes),
         "cpus-per-task": str(record.cpus),
         **({"gres": f"gpu:{record.gpus}"} if record.gpus else {}),
         **record.options,
@@ -96,4 +96,6 @@ def script(store: Store, record: Record, after: Sequence[str] = ()) -> str:
     # Slurm would start it again after the failure of a node, and nobody asked for that.
     lines.append("#SBATCH --no-requeue")
     assert record.state == PENDING
-    return "\n".join(["#!/bin/sh", *lines, f"exec {shlex.join(worker_command(store, record))}", ""])
+    # A task for each machine; when one of them fails, the others end too.
+    step = ["srun", "--kill-on-bad-exit=1"] if record.nodes > 1 else []
+    return "\n".join(["#!/bin/sh", *lines, f"exec {shlex.join([*step, *worker_command(store, record)])}", ""])
