@@ -57,7 +57,7 @@ def action(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Seen]:
 @pytest.fixture
 def spec_file(tmp_path: Path) -> str:
     file = tmp_path / "spec.yaml"
-    file.write_text("train: {num_epochs: 3}\nencryption_key: hush\n", encoding="utf-8")
+    file.write_text("train: {num_epochs: 3}\nmodel_name: mine\nencryption_key: hush\n", encoding="utf-8")
     return str(file)
 
 
@@ -144,9 +144,7 @@ def test_a_result_is_a_table_on_stdout(action: Any, spec_file: str, capsys: pyte
     out, err = capsys.readouterr()
     assert out == "PQ 50.0\n"
     assert (seen["spec"].train.num_epochs, seen["spec"].train.optim.lr, seen["dry_run"]) == (3, 2e-4, False)
-    assert (
-        err == "warning: encryption_key has no effect: checkpoints are plain files of tensors and are never encrypted\n"
-    )
+    assert err == "warning: model_name has no effect: it is only kept in experiment.yaml\n"
 
 
 def test_a_result_is_strict_json_on_demand(action: Any, spec_file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,6 +140,7 @@ def _in_group(group: str, words: list[str]) -> str:
 
 def _act(asked: argparse.Namespace) -> int:
     """Load the spec, say its warnings, run the action and show what it returns."""
+    from oneformer.runs.key import VARIABLE, using
     from oneformer.runs.log import set_up_logging
     from oneformer.spec.load import load
 
@@ -150,11 +151,20 @@ def _act(asked: argparse.Namespace) -> int:
     loaded = load(asked.spec, words, action=verb)
     for warning in loaded.warnings:
         _say(f"warning: {warning}")
+    if any(word.startswith("encryption_key=") for word in asked.words):
+        _say(f"warning: everybody on this machine can see a key on a command line; set {VARIABLE} instead")
     set_up_logging(verbose=loaded.spec.train.verbose)
     if verb == "train" and loaded.spec.automl_policy != "off":
         verb = _by_policy(loaded.spec.automl_policy)
-    result = _function(verb)(loaded.spec, dry_run=asked.dry_run)
+    with using(loaded.spec.encryption_key):
+        result = _function(verb)(loaded.spec, dry_run=asked.dry_run, **_own_options(asked))
     return _show_plan(loaded.spec, result, asked) if asked.dry_run else _show(result, asked)
+
+
+def _own_options(asked: argparse.Namespace) -> dict[str, Any]:
+    """What was said to an action beside its spec."""
+    given = {argument.key: getattr(asked, argument.key) for argument in VERBS[asked.verb].arguments}
+    return {key: value for key, value in given.items() if value}
 
 
 def _by_policy(policy: str) -> str:

@@ -307,6 +307,7 @@ WANDB = {
 }
 TOP = {
     "automl_policy": Row("on", command),
+    "encryption_key": Row("hush", look_runs.encrypted),
     "preset": Row("nano", shapes),
     "results_dir": Row("elsewhere", look_runs.folders),
 }

@@ -25,6 +25,7 @@ from oneformer.loss.total import Criterion
 from oneformer.model.oneformer import build_model
 from oneformer.predict.setup import open_engine
 from oneformer.runs import run_path
+from oneformer.runs.encrypt import is_encrypted
 from oneformer.spec import ExperimentSpec
 from oneformer.train.clip import clip_gradients
 from oneformer.train.devices import choose_devices
@@ -154,6 +155,14 @@ def trained(spec: ExperimentSpec, world: World) -> dict[str, Any]:
         "threads": [call.args for call in threads.call_args_list],
         "calls": calls[0],
     }
+
+
+def encrypted(spec: ExperimentSpec, world: World) -> bool:
+    """Whether the checkpoint of a training is for those only who have the key."""
+    spec.results_dir = str(world.fresh())
+    done = train.run(spec)
+    assert isinstance(done, train.Trained)
+    return is_encrypted(done.folder / "oneformer_model_best.pth")
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -42,7 +42,7 @@ def test_a_section_lists_its_keys() -> None:
 
 
 def test_a_key_without_effect_says_so() -> None:
-    assert "never encrypted" in as_text(explain("encryption_key"))
+    assert "only kept in experiment.yaml" in as_text(explain("model_name"))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneformer.errors import CheckpointError, UserError, WorkError
+from oneformer.runs.key import plain_files
 
 if TYPE_CHECKING:
     from oneformer.model.weights.checkpoint import CheckpointInfo
@@ -102,7 +103,8 @@ def convert(source: str, target: str, **wishes: Any) -> Converted:
     kind = target_kind(wish, found)
     info, report = prepared(wish, found, kind)
     writer: Callable[[CheckpointInfo, Path], None] = {"ours": write_ours, "shi": write_shi, "hf": write_hf}[kind]
-    writer(info, path)
+    with plain_files():  # the way out of an encrypted file, and what other programs read
+        writer(info, path)
     return Converted(Path(source), KINDS[found.kind], path, NAMES[kind], report)
 
 

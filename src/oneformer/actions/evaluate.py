@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneformer.actions.around import action
 from oneformer.actions.plan import Plan
 from oneformer.errors import SpecError, UserError
 from oneformer.runs import RunFolder, StatusLog, run_path
@@ -65,6 +66,7 @@ class Job:
     tasks: tuple[str, ...]
 
 
+@action("evaluate")
 def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Evaluation | Plan | None:
     """Score `evaluate.checkpoint` on the test split, or on the validation split when the spec has no test split.
 
@@ -175,7 +177,7 @@ def score(spec: ExperimentSpec, job: Job, rank: Rank) -> tuple[Scores, float]:
 
     Each process takes its share of the images; the scores are those of all of them, on the first process.
     """
-    from oneformer.data.loader import eval_loader
+    from oneformer.data.loader import eval_loader, share
     from oneformer.metrics.apart import ApartEvaluator
     from oneformer.predict.progress import Progress
 
@@ -193,9 +195,9 @@ def score(spec: ExperimentSpec, job: Job, rank: Rank) -> tuple[Scores, float]:
     )
     sets = [record.source.name for record in job.records]
     evaluator = ApartEvaluator(engine.labels, tasks=tasks, test=spec.model.test, sets=sets)
-    evaluator.start(rank.number, rank.world_size)
-    mine = len(job.records[rank.number :: rank.world_size])
-    with Progress("evaluate", mine, quiet=not rank.first) as progress:
+    evaluator.start(rank.number, rank.world_size, batch_size=part.batch_size)
+    mine = share(job.records, batch_size=part.batch_size, rank=rank.number, world_size=rank.world_size)
+    with Progress("evaluate", len(mine), quiet=not rank.first) as progress:
         for batch in loader:
             outputs = engine.outputs(batch.images, tasks)
             for task in tasks:

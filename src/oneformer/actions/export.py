@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneformer.actions.around import action
 from oneformer.actions.plan import Plan
 from oneformer.errors import CheckpointError, SpecError, WorkError
 from oneformer.runs import RunFolder, StatusLog, run_path
@@ -79,6 +80,7 @@ class Exported:
         return "\n\n".join(blocks)
 
 
+@action("export")
 def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Exported | Plan:
     """Write `export.checkpoint` as `export.format` and compare the file with it.
 

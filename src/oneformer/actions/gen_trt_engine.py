@@ -9,10 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneformer.actions.around import action
 from oneformer.actions.plan import Plan
 from oneformer.errors import CheckpointError, SpecError, UserError, WorkError
 from oneformer.runs import RunFolder, StatusLog, run_path
 from oneformer.runs.atomic import write_json
+from oneformer.runs.by_name import by_name
 from oneformer.spec.tree import to_dict
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class EngineBuilt:
         return "\n\n".join(blocks)
 
 
+@action("gen_trt_engine")
 def run(spec: ExperimentSpec, *, dry_run: bool = False) -> EngineBuilt | Plan:
     """Build `gen_trt_engine.onnx_file` into an engine and compare the two.
 
@@ -203,8 +206,9 @@ def make(
     log.info("building with %s", library.told)
     with on_gpu(section.gpu_id):
         engine = build(library, prepared.file, wish)
-    place.draft.write_bytes(engine.plan)
-    built = built_of(library, engine, wish, place.draft)
+    with by_name(place.draft) as draft:
+        draft.write_bytes(engine.plan)
+        built = built_of(library, engine, wish, draft)
     data_type = section.tensorrt.data_type
     about = replace(graph.about, precision=graph.about.precision if graph.quantized else data_type)
     text = write_json(beside(place.draft), description(about, built))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneformer.actions.around import action
 from oneformer.actions.plan import Plan
 from oneformer.errors import DataError, SpecError, WorkError
 from oneformer.runs import RunFolder, StatusLog, run_path
@@ -58,11 +59,17 @@ class Predictions:
         return f"{head}\n\n{align((f'in {self.folder}', 'files'), rows)}"
 
 
-def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | None:
+@action("inference")
+def run(spec: ExperimentSpec, *, dry_run: bool = False, cluster: str = "") -> Predictions | Plan | None:
     """Predict every image of `inference.images_dir` with `inference.checkpoint`.
 
     Images that cannot be read are left out and named at the end; the others are done all the same. After an interrupt
     the JSON files hold what was done (by this process). With several processes all but the first return None.
+
+    Args:
+        spec: what is asked for.
+        dry_run: tell the files and stop.
+        cluster: Ray cluster that does the work: `auto` or an address; see `actions/cluster.py`.
 
     Raises:
         UserError: the request cannot be fulfilled (no image, no weights).
@@ -90,6 +97,10 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
     if dry_run:
         return _plan(spec, found, path)
     folder = RunFolder(spec.results_dir, "inference", section_dir=section.results_dir)
+    if cluster:
+        from oneformer.actions.cluster import predict_on
+
+        return predict_on(cluster, spec, found, folder=folder, given=given)
     first = is_first(spec, "inference")
     with StatusLog(folder.status, "inference", enabled=first) as status:
         if first:
@@ -112,7 +123,7 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Predictions | Plan | 
         if not first:
             return None
         status.running(f"Predicted {len(writer.images)} of {len(found.files)} images.")
-        _raise_failed(writer, found)
+        raise_failed(writer.failed, found, len(writer.images), writer.folder)
     return Predictions(folder.path, tasks, len(writer.images), seconds, writer.counts())
 
 
@@ -139,32 +150,52 @@ def predict_all(
     spec: ExperimentSpec, predictor: Predictor, writer: PredictionWriter, *, found: ImageFiles, rank: Rank
 ) -> float:
     """Predict and write this process's share of the photos, read ahead by one batch; returns the seconds it took."""
-    from oneformer.predict.files import distinct_names, image_ids
+    from oneformer.data.loader import share
     from oneformer.predict.progress import Progress
-    from oneformer.predict.result import Result
 
-    stems = distinct_names(found.files)
-    numbers = dict(zip(found.files, image_ids(list(stems.values())), strict=True))
+    names = named(found.files)
     batch_size = spec.inference.batch_size if spec.inference.batch_size > 0 else spec.dataset.test.batch_size
-    mine = replace(found, files=found.files[rank.number :: rank.world_size])
+    own = share(found.files, batch_size=batch_size, rank=rank.number, world_size=rank.world_size)
+    mine = replace(found, files=tuple(own))
     with Progress("inference", len(mine.files), quiet=not rank.first) as progress:
         for batch in read_ahead(mine, batch_size=batch_size, max_mpx=spec.dataset.max_image_mpx):
-            photos: list[tuple[str, Photo]] = []
-            for file, photo in batch:
-                if isinstance(photo, DataError):
-                    log.warning("left out: %s", photo.message)
-                    writer.fail(file, photo.what)
-                else:
-                    photos.append((file, photo))
-            start = time.perf_counter()
-            parts = predictor.segment([photo for _, photo in photos], writer.tasks)
-            each = (time.perf_counter() - start) / max(1, len(photos))
-            for (file, photo), part in zip(photos, parts, strict=True):
-                limit = predictor.rules.object_mask_threshold
-                result = Result(photo, predictor.labels, part, name=file, min_score=limit)
-                writer.add(result, file=file, stem=stems[file], image_id=numbers[file], seconds=each)
+            predict_batch(predictor, writer, batch, names)
             progress.add(len(batch))
         return progress.seconds
+
+
+def named(files: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """File -> the name of its results and its number in the JSON files; they depend on all files together."""
+    from oneformer.predict.files import distinct_names, image_ids
+
+    stems = distinct_names(files)
+    return dict(zip(files, zip(stems.values(), image_ids(list(stems.values())), strict=True), strict=True))
+
+
+def predict_batch(
+    predictor: Predictor,
+    writer: PredictionWriter,
+    batch: Sequence[tuple[str, Photo | DataError]],
+    names: Mapping[str, tuple[str, int]],
+) -> None:
+    """Predict and write some photos; those that could not be read are noted."""
+    from oneformer.predict.result import Result
+
+    photos: list[tuple[str, Photo]] = []
+    for file, photo in batch:
+        if isinstance(photo, DataError):
+            log.warning("left out: %s", photo.message)
+            writer.fail(file, photo.what)
+        else:
+            photos.append((file, photo))
+    start = time.perf_counter()
+    parts = predictor.segment([photo for _, photo in photos], writer.tasks)
+    each = (time.perf_counter() - start) / max(1, len(photos))
+    for (file, photo), part in zip(photos, parts, strict=True):
+        limit = predictor.rules.object_mask_threshold
+        result = Result(photo, predictor.labels, part, name=file, min_score=limit)
+        stem, number = names[file]
+        writer.add(result, file=file, stem=stem, image_id=number, seconds=each)
 
 
 def read_ahead(
@@ -194,16 +225,17 @@ def _photo(path: Path, max_mpx: float) -> Photo | DataError:
         return error
 
 
-def _raise_failed(writer: PredictionWriter, found: ImageFiles) -> None:
-    if not writer.failed:
+def raise_failed(failed: Sequence[dict[str, Any]], found: ImageFiles, done: int, folder: Path) -> None:
+    """Raises WorkError when photos could not be read, with the first of them."""
+    if not failed:
         return
-    lines = [f"{item['file']}: {item['reason']}" for item in writer.failed[:NAMED]]
-    more = len(writer.failed) - len(lines)
+    lines = [f"{item['file']}: {item['reason']}" for item in failed[:NAMED]]
+    more = len(failed) - len(lines)
     rest = f"\n  and {more} more" if more else ""
     raise WorkError(
-        f"{len(writer.failed)} of {len(found.files)} images could not be read:\n  " + "\n  ".join(lines) + rest,
+        f"{len(failed)} of {len(found.files)} images could not be read:\n  " + "\n  ".join(lines) + rest,
         where=str(found.root),
-        hint=f"the other {len(writer.images)} are done, see {writer.folder / 'predictions.json'}",
+        hint=f"the other {done} are done, see {folder / 'predictions.json'}",
     )
 
 

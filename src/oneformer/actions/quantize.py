@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneformer.actions.around import action
 from oneformer.actions.plan import Plan
 from oneformer.errors import CheckpointError, SpecError, UserError, WorkError
 from oneformer.runs import RunFolder, StatusLog, run_path
@@ -81,6 +82,7 @@ class Quantized:
         return f"{self.report.table()}\n\nwrote {files}\nreport: {self.report_file}"
 
 
+@action("quantize")
 def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Quantized | Plan:
     """Quantize `quantize.model_path` with `quantize.backend` and compare the result with what it was made from.
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneformer.actions.around import action
 from oneformer.actions.plan import Plan
 from oneformer.errors import OutOfMemory, UserError, UserErrors, WorkError, no_memory
 from oneformer.runs import RunFolder, StatusLog, run_path
@@ -97,6 +98,7 @@ class _Start:
     meet: Callable[[], None]
 
 
+@action("train")
 def run(spec: ExperimentSpec, *, dry_run: bool = False, advise: bool = True) -> Trained | Plan:
     """Train on `dataset.train`, score on `dataset.val`.
 

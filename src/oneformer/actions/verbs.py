@@ -113,6 +113,9 @@ VERBS = {
         "oneformer.actions.inference",
         "predict on a folder of images",
         "oneformer inference -e spec.yaml inference.checkpoint=best.pth inference.images_dir=photos inference.mode=all",
+        arguments=(
+            Argument("--cluster", "Ray cluster that does the work: auto, or ray://HOST:PORT", metavar="ADDRESS"),
+        ),
     ),
     "export": Verb(
         "oneformer.actions.export",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from oneformer.automl.worker import GRACE_S, LOG
+from oneformer.runs.key import environment as key_environment
 
 
 class Running(Protocol):
@@ -63,7 +64,7 @@ class Local:
 
     def start(self, folder: Path, epoch: int) -> LocalProcess:
         """A process; its words go to `log.txt`."""
-        environment = dict(os.environ)
+        environment = {**os.environ, **key_environment()}
         if self.share > 1:  # without a share each, they fight over the cores
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.share)))
         log = (folder / LOG).open("ab")

@@ -12,6 +12,7 @@ from oneformer.engines.about import INPUTS, KEY, OUTPUTS, read_about
 from oneformer.engines.base import Options
 from oneformer.engines.graph import Dims, GraphEngine, Ports, checked_names
 from oneformer.errors import CheckpointError, MissingExtra, UserError
+from oneformer.runs.encrypt import is_encrypted, read_plain
 
 GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -43,7 +44,10 @@ class OnnxRuntimeEngine(GraphEngine):
         device, providers = chosen_providers(options.device, onnxruntime.get_available_providers())
         settings = session_options(options.threads or torch.get_num_threads())
         try:
-            session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
+            model = read_plain(path) if is_encrypted(path) else str(path)
+            session = onnxruntime.InferenceSession(model, settings, providers=providers)
+        except UserError:
+            raise
         except Exception as error:  # its exceptions share no base class
             raise CheckpointError(f"ONNX Runtime cannot read it: {first_line(error)}", where=str(path)) from error
         device = checked_device(device, session.get_providers(), asked=options.device)

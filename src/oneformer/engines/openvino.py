@@ -16,6 +16,7 @@ from oneformer.engines.base import Options
 from oneformer.engines.graph import Dims, GraphEngine, Ports, checked_names
 from oneformer.engines.torch import bf16_is_fast
 from oneformer.errors import CheckpointError, MissingExtra, UserError
+from oneformer.runs.encrypt import is_encrypted, read_plain
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}  # precision -> OpenVINO's name; weights keep the format of the file
 ON_GPU = {**HINTS, "fp16": "f16"}
@@ -56,7 +57,7 @@ class OpenvinoEngine(GraphEngine):
                 hint=f"{path.name} and {weights.name} belong together; copy both",
             )
         try:
-            model = core.read_model(path)
+            model = read_model(core, path)
             compiled = core.compile_model(model, device, settings)
         except RuntimeError as error:
             raise CheckpointError(f"OpenVINO cannot read it: {last_line(error)}", where=str(path)) from error
@@ -78,6 +79,16 @@ class OpenvinoEngine(GraphEngine):
             raise UserError(f"OpenVINO failed: {last_line(error)}", where=str(self.path), exit_code=1) from error
         classes, masks = (torch.from_numpy(found[name].copy()) for name in OUTPUTS)  # the next call reuses the memory
         return classes, masks
+
+
+def read_model(core: Any, path: Path) -> Any:
+    """The model in a file, with the weights beside it; encrypted ones are opened in memory. Raises RuntimeError."""
+    if not is_encrypted(path):
+        return core.read_model(path)
+    weights = path.with_suffix(".bin")
+    if path.suffix.lower() != ".xml":
+        return core.read_model(read_plain(path))
+    return core.read_model(read_plain(path), read_plain(weights))
 
 
 def imported(*, needed_for: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from oneformer.engines.program_check import description
 from oneformer.engines.torch import chosen_device
 from oneformer.errors import CheckpointError, UserError
 from oneformer.model.quantized import tells_graphs
+from oneformer.runs.encrypt import is_encrypted, opened
 
 
 class ProgramEngine(GraphEngine):
@@ -46,7 +48,8 @@ class ProgramEngine(GraphEngine):
         embedded = description(path)
         tells_graphs()  # makes the operators known that files with quantized weights have
         try:
-            program = torch.export.load(path)
+            with opened(path) as file:
+                program = torch.export.load(BytesIO(file.read()) if is_encrypted(path) else path)
             if device.type != "cpu":
                 from torch.export.passes import move_to_device_pass
 

@@ -15,6 +15,7 @@ from oneformer.engines.graph import GraphEngine, Ports
 from oneformer.engines.tensorrt_file import Built, Range, dims, read_description
 from oneformer.engines.tensorrt_library import TOLD, Library, Said, find_library
 from oneformer.errors import CheckpointError, UserError
+from oneformer.runs.encrypt import read_plain
 
 TYPES = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16, "UINT8": torch.uint8}
 
@@ -145,7 +146,7 @@ def deserialise(path: Path, library: Library, built: Built | None) -> Session:
     """The engine on the current GPU. Raises CheckpointError when the library does not take it."""
     logger, said = library.listener()
     runtime = library.module.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(read_plain(path))
     if engine is None:
         gpus = f" for GPUs of compute capability {', '.join(built.gpus)}" if built and built.gpus else ""
         by = f"it was built by {TOLD.get(built.library, built.library)} {built.version}{gpus}; " if built else ""

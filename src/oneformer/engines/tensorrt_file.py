@@ -15,6 +15,7 @@ from typing import Any
 from oneformer.engines.about import About, parse
 from oneformer.engines.graph import Dims
 from oneformer.errors import CheckpointError, UserError
+from oneformer.runs.encrypt import plain_size
 
 KEY = "tensorrt"
 """Where our part stands in the description."""
@@ -74,7 +75,7 @@ def read_description(engine: Path) -> tuple[About, Built | None]:
         raise CheckpointError(f"the description of the engine is broken: {error.what}", where=str(file)) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the description of the engine is broken: {error!r}", where=str(file)) from error
-    size = engine.stat().st_size
+    size = plain_size(engine)
     if built and built.bytes != size:
         raise CheckpointError(
             f"the file has {size} bytes, the engine that {file.name} describes has {built.bytes}",

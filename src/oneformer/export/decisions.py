@@ -19,9 +19,10 @@ from torch import Tensor, fx
 from oneformer.engines.about import INPUTS, OUTPUTS
 from oneformer.engines.graph import GraphEngine
 from oneformer.engines.onnxruntime import OnnxRuntimeEngine, session_options
-from oneformer.engines.openvino import HINTS, OpenvinoEngine, imported
+from oneformer.engines.openvino import HINTS, OpenvinoEngine, imported, read_model
 from oneformer.engines.program import ProgramEngine
 from oneformer.model.decoder import Decoder
+from oneformer.runs.encrypt import opened
 from oneformer.segments import Outputs
 
 ASKS = "decoder/Less"  # name of the nodes that compare masks with zero, of one for each layer (onnx.py names them)
@@ -79,7 +80,8 @@ def _of_onnxruntime(engine: OnnxRuntimeEngine) -> Run:
     import onnx
     import onnxruntime
 
-    model = onnx.load(engine.path, load_external_data=False)
+    with opened(engine.path) as file:
+        model = onnx.load(file, load_external_data=False)
     names = [node.output[0] for node in model.graph.node if node.name.startswith(ASKS)]
     _check_found(names, engine)
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.BOOL, None) for n in names)
@@ -98,7 +100,7 @@ def _of_onnxruntime(engine: OnnxRuntimeEngine) -> Run:
 
 def _of_openvino(engine: OpenvinoEngine) -> Run:
     core = imported(needed_for=f"running {engine.path.name}").Core()
-    model = core.read_model(engine.path)
+    model = read_model(core, engine.path)
     found = [node.output(0) for node in model.get_ordered_ops() if node.get_friendly_name().startswith(ASKS)]
     _check_found(found, engine)
     model.add_outputs(found)

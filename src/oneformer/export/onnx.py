@@ -20,6 +20,8 @@ from oneformer.engines.about import INPUTS, KEY, OUTPUTS, About
 from oneformer.engines.onnxruntime import first_line
 from oneformer.errors import MissingExtra, SpecError, WorkError
 from oneformer.export.graph import Shape
+from oneformer.runs.by_name import by_name
+from oneformer.runs.key import writing_key
 
 LOWEST, HIGHEST = 18, 23  # operator sets that torch's exporter writes
 CLOSED = -1e4  # logit of a place that must not be attended to: exp of it is 0 in float32, and it fits into float16
@@ -163,13 +165,21 @@ def name_nodes(model: Any) -> None:
 
 
 def write(model: Any, path: Path) -> list[Path]:
-    """Write the model; more than 2 GiB of weights go into `<name>.data` beside it. Returns the files."""
+    """Write the model; more than 2 GiB of weights go into `<name>.data` beside it. Returns the files.
+
+    Raises:
+        WorkError: it is to be encrypted and does not fit into one file.
+    """
     import onnx_ir as ir
 
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     if weights <= ONE_FILE:
-        ir.save(model, path)
+        with by_name(path) as place:
+            ir.save(model, place)
         return [path]
+    if writing_key():
+        what = "an encrypted ONNX file cannot hold more than 2 GiB of weights"
+        raise WorkError(what, where=path.name, hint="use export.format=openvino or torch, or export.half=true")
     data = path.with_name(f"{path.name}.data")
     ir.save(model, path, external_data=data.name)
     return [path, data]

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from oneformer.engines.about import KEY, About
-from oneformer.engines.openvino import imported, last_line
+from oneformer.engines.openvino import imported, last_line, read_model
 from oneformer.errors import WorkError
+from oneformer.runs.by_name import by_name
 
 
 def write(onnx_file: Path, path: Path, about: About, *, half: bool) -> list[Path]:
@@ -19,9 +20,10 @@ def write(onnx_file: Path, path: Path, about: About, *, half: bool) -> list[Path
     """
     openvino = imported(needed_for="export.format=openvino")
     try:
-        model = openvino.Core().read_model(onnx_file)
+        model = read_model(openvino.Core(), onnx_file)
         model.set_rt_info(about.to_json(), KEY)
-        openvino.save_model(model, path, compress_to_fp16=half)
+        with by_name(path, path.with_suffix(".bin")) as place:
+            openvino.save_model(model, place, compress_to_fp16=half)
     except RuntimeError as error:
         free = shutil.disk_usage(path.parent).free / 2**20  # it says the same of a full disk and of a graph
         what = f"OpenVINO cannot write the graph: {last_line(error)}"

@@ -12,6 +12,7 @@ from oneformer.engines.about import KEY, About
 from oneformer.engines.onnxruntime import first_line
 from oneformer.errors import WorkError
 from oneformer.export.graph import without_traces
+from oneformer.runs.by_name import by_name
 
 
 def write(program: ExportedProgram, path: Path, about: About) -> list[Path]:
@@ -26,5 +27,6 @@ def write(program: ExportedProgram, path: Path, about: About) -> list[Path]:
         torch.export.save(without_traces(program), content, extra_files={KEY: about.to_json()})
     except RuntimeError as error:
         raise WorkError(f"torch cannot make the file: {first_line(error)}", where=path.name) from error
-    path.write_bytes(content.getbuffer())
+    with by_name(path) as place:
+        place.write_bytes(content.getbuffer())
     return [path]

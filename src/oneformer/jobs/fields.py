@@ -29,6 +29,7 @@ from oneformer.jobs.models import (
 )
 from oneformer.jobs.record import Record
 from oneformer.jobs.store import RESULTS, Store
+from oneformer.runs.away import is_away
 from oneformer.spec.tree import get
 
 if TYPE_CHECKING:
@@ -174,6 +175,10 @@ def _own_file(context: Context, key: str, name: str) -> Field:
 
 def check_own_files(record: Record, spec: ExperimentSpec) -> None:
     """Raises SpecError when overrides would put files elsewhere than into the job's own folder."""
+    for key in ("results_dir", f"{record.action}.results_dir"):
+        if is_away(get(spec, key)):
+            what = "the results of a job lie in its own folder, and are not uploaded"
+            raise SpecError(what, where=key, hint="leave it out; oneformer jobs show tells where they are")
     for key, function in {**plan(record), f"{record.action}.results_dir": "output_dir"}.items():
         inside = function != "output_dir" and (function not in _CREATE or Path(get(spec, key)).name == get(spec, key))
         if key in record.named and not inside:

@@ -38,6 +38,9 @@ class Store:
     """
 
     def __init__(self, root: str | Path = "") -> None:
+        if "://" in str(root):
+            hint = "name a folder of this machine, or one that its machines share"
+            raise UserError("jobs cannot be kept in an object store", where=str(root), hint=hint)
         self.root = Path(str(root) or os.environ.get(FOLDER_VARIABLE) or "jobs").absolute()
         if os.name != "posix":
             raise UserError("jobs need Linux or macOS", hint="run the action itself, such as oneformer train")

@@ -18,6 +18,7 @@ from oneformer.jobs.record import CANCELED, COMPLETE, ENDED, Record
 from oneformer.jobs.resolve import load_asked
 from oneformer.jobs.seal import sealed
 from oneformer.jobs.store import Store
+from oneformer.runs.key import reading_key
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
@@ -148,6 +149,8 @@ def on_spec(store: Store, record: Record, asked: Asked, wish: Wish) -> Draft:
     record.named = keys_of(asked.words, record.action)
     check_own_files(record, loaded.spec)
     hidden = {key: value for key in secret_keys() if (value := getattr(loaded.spec, key))}
+    if "encryption_key" not in hidden and (key := reading_key()):  # the queue has another environment
+        hidden["encryption_key"] = key
     for key in hidden:
         setattr(loaded.spec, key, "")
     kept = [key for key in loaded.set_keys if key not in hidden]

@@ -20,6 +20,7 @@ from oneformer.data.sizes import Sizes
 from oneformer.engines.open import open_engine
 from oneformer.errors import DataError, UserError
 from oneformer.predict.result import Parts, Result
+from oneformer.runs.key import using
 from oneformer.segments import encoded_instances, panoptic, semantic_map
 from oneformer.segments.types import TASKS, Outputs, Rules
 
@@ -31,7 +32,13 @@ Photo = NDArray[np.uint8]
 
 
 def load(
-    path: str | Path, *, engine: str = "auto", precision: str = "auto", device: str = "auto", threads: int = 0
+    path: str | Path,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    key: str = "",
 ) -> Predictor:
     """Open a weight file for prediction.
 
@@ -42,11 +49,13 @@ def load(
         precision: number format of the forward pass: `fp32`, `bf16`, `fp16`, or `auto`: what is fast on the device.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: a GPU when there is one.
         threads: threads on the CPU; 0 takes as many as torch does.
+        key: opens an encrypted file; empty takes that of ONEFORMER_ENCRYPTION_KEY.
 
     Raises:
         UserError: the file is missing or of a kind this version does not open, or the engine or device does not exist.
     """
-    return Predictor(open_engine(path, engine, precision=precision, device=device, threads=threads))
+    with using(key):
+        return Predictor(open_engine(path, engine, precision=precision, device=device, threads=threads))
 
 
 class Predictor:

@@ -17,6 +17,7 @@ from oneformer.errors import MissingExtra, SpecError, WorkError
 from oneformer.quantize.graph import bytes_of, chosen_of, layers_of, write_about
 from oneformer.quantize.job import Job, Made
 from oneformer.quantize.onnxruntime import nodes_of, quiet, sign
+from oneformer.runs.key import writing_key
 
 OPERATORS = ("MatMul", "Gemm", "Conv")
 MODES = {"int8": "int8", "fp8_e4m3fn": "fp8"}  # number format -> ModelOpt's name of it
@@ -50,6 +51,9 @@ def make(job: Job) -> Made:
     import onnx
 
     library = imported()
+    if writing_key():
+        what = "ModelOpt works on plain files beside what it reads, so with an encryption key it is not used"
+        raise SpecError(what, where="quantize.backend", hint="quantize.backend=onnxruntime keeps nothing in plain")
     chosen = chosen_of(job, layers_of(nodes_of(onnx.load(job.source, load_external_data=False)), OPERATORS))
     kinds = {formats.weights for formats in chosen.formats.values()}
     if len(kinds) > 1:
@@ -77,7 +81,7 @@ def make(job: Job) -> Made:
         raise SpecError(f"ModelOpt refuses: {first_line(error)}", where="quantize.backend_kwargs") from error
     except Exception as error:  # its exceptions share no base class
         raise WorkError(f"ModelOpt cannot quantize it: {first_line(error)}", where=str(job.source)) from error
-    sign(job)
+    sign(job, job.draft)
     done = {node.partition("/")[0] for node in rounded_nodes(onnx.load(job.draft))}
     formats = {name: formats for name, formats in chosen.formats.items() if name in done}
     if not formats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from oneformer.engines.about import KEY
@@ -13,6 +14,8 @@ from oneformer.engines.onnxruntime import first_line
 from oneformer.errors import MissingExtra, SpecError, WorkError
 from oneformer.quantize.graph import Node, bytes_of, chosen_of, described, layers_of, write_about
 from oneformer.quantize.job import Job, Made
+from oneformer.runs.by_name import by_name
+from oneformer.runs.encrypt import is_encrypted, opened
 
 # ONNX Runtime has whole products of weights with a sign for matrices, and none for convolutions.
 OPERATORS = {"dynamic_ptq": ("MatMul",), "static_ptq": ("MatMul", "Gemm", "Conv")}
@@ -42,16 +45,17 @@ def make(job: Job) -> Made:
 
     if bytes_of(job.source) > LARGEST:
         raise SpecError("ONNX files of more than 2 GiB are not quantized", where=str(job.source))
-    model = onnx.load(job.source)
+    with opened(job.source) as file:
+        model = onnx.load(file) if is_encrypted(job.source) else onnx.load(job.source)
     chosen = chosen_of(job, layers_of(nodes_of(model), OPERATORS[job.request.mode]))
     try:
-        with quiet():
-            convert(job, model, list(chosen.nodes))
+        with quiet(), by_name(job.draft) as draft:
+            convert(job, model, list(chosen.nodes), draft)
+            sign(job, draft)
     except TypeError as error:
         raise SpecError(f"ONNX Runtime refuses: {first_line(error)}", where="quantize.backend_kwargs") from error
     except Exception as error:  # its exceptions share no base class
         raise WorkError(f"ONNX Runtime cannot quantize it: {first_line(error)}", where=str(job.source)) from error
-    sign(job)
     return Made([job.draft, write_about(job)], chosen.formats, chosen.kept, bytes_of(job.source), bytes_of(job.draft))
 
 
@@ -62,7 +66,7 @@ def nodes_of(model: Any) -> Iterator[Node]:
         yield Node(node.name, node.op_type, any(name in stored for name in node.input[:2]))
 
 
-def convert(job: Job, model: Any, nodes: list[str]) -> None:
+def convert(job: Job, model: Any, nodes: list[str], draft: Path) -> None:
     """Quantize these nodes and write the draft."""
     from onnxruntime import quantization as library
 
@@ -71,7 +75,7 @@ def convert(job: Job, model: Any, nodes: list[str]) -> None:
     common = {"per_channel": True, "weight_type": library.QuantType.QInt8, "nodes_to_quantize": nodes}
     if job.request.mode == "dynamic_ptq":
         options = {**common, "op_types_to_quantize": ["MatMul"], **kwargs}
-        library.quantize_dynamic(model, job.draft, extra_options=extra, **options)
+        library.quantize_dynamic(model, draft, extra_options=extra, **options)
         return
     assert job.calibration is not None and isinstance(job.engine, GraphEngine)
     feeds = job.calibration.feeds(job.engine)
@@ -90,17 +94,17 @@ def convert(job: Job, model: Any, nodes: list[str]) -> None:
         "quant_format": library.QuantFormat.QDQ,
         **kwargs,
     }
-    library.quantize_static(model, job.draft, Reader(), extra_options=extra, **options)
+    library.quantize_static(model, draft, Reader(), extra_options=extra, **options)
 
 
-def sign(job: Job) -> None:
+def sign(job: Job, draft: Path) -> None:
     """Put the description into the draft, in the place of the float model's."""
     import onnx
 
-    model = onnx.load(job.draft)
+    model = onnx.load(draft)
     onnx.helper.set_model_props(model, {KEY: described(job).to_json()})
     model.producer_name = "oneformer"
-    onnx.save(model, job.draft)
+    onnx.save(model, draft)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from oneformer.engines.onnxruntime import first_line
 from oneformer.errors import MissingExtra, SpecError, WorkError
 from oneformer.quantize.graph import Chosen, Node, bytes_of, chosen_of, described, layers_of, write_about
 from oneformer.quantize.job import Job, Made
+from oneformer.runs.by_name import by_name
 
 OPERATORS = ("MatMul", "Convolution")
 NEEDED_FOR = "quantize.backend=openvino"
@@ -49,13 +50,14 @@ def make(job: Job) -> Made:
     """
     openvino = engine.imported(needed_for=NEEDED_FOR)
     try:
-        model = openvino.Core().read_model(job.source)
+        model = engine.read_model(openvino.Core(), job.source)
         nodes = list(nodes_of(model))
         chosen = chosen_of(job, layers_of(nodes, OPERATORS))
         with engine.without_telemetry(), quiet():
             small = converted(job, model, nodes, chosen)
         small.set_rt_info(described(job).to_json(), KEY)
-        openvino.save_model(small, job.draft, compress_to_fp16=False)
+        with by_name(job.draft, job.draft.with_suffix(".bin")) as place:
+            openvino.save_model(small, place, compress_to_fp16=False)
     except TypeError as error:
         raise SpecError(f"NNCF refuses: {first_line(error)}", where="quantize.backend_kwargs") from error
     except (RuntimeError, ValueError) as error:

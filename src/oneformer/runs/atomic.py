@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from oneformer.errors import WorkError
+from oneformer.runs.encrypt import Writer
 
 
-def write_atomic(path: Path, fill: Callable[[IO[bytes]], object]) -> Path:
-    """Let `fill` write a file beside `path`, then put it in its place in one step.
+def write_atomic(path: Path, fill: Callable[[IO[bytes]], object], *, key: str = "") -> Path:
+    """Let `fill` write a file beside `path`, then put it in its place in one step; with a key, encrypted on the way.
 
     A reader sees the old file or the new one, never a part; when anything fails, the old file stays.
 
@@ -25,7 +26,12 @@ def write_atomic(path: Path, fill: Callable[[IO[bytes]], object]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            fill(file)
+            if key:
+                encrypted = Writer(file, key)
+                fill(cast("IO[bytes]", encrypted))
+                encrypted.finish()
+            else:
+                fill(file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

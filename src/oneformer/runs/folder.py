@@ -24,6 +24,7 @@ from typing import Any
 
 from oneformer.errors import UserError
 from oneformer.runs.atomic import write_text
+from oneformer.runs.away import address_of, here
 from oneformer.runs.editor import schema_line
 from oneformer.runs.secrets import masked
 
@@ -31,7 +32,15 @@ _PACKAGES = ("oneformer", "torch", "lightning", "numpy", "pillow", "faster-coco-
 
 
 def run_path(results_dir: str | Path, action: str, *, section_dir: str | Path = "") -> Path:
-    """The folder of one action: `section_dir` when it is given, else `<results_dir or results>/<action>`."""
+    """The folder of one action: `section_dir` when it is given, else `<results_dir or results>/<action>`.
+
+    For an address that is the folder of this machine whose files are uploaded to it.
+
+    Raises:
+        SpecError: results cannot be kept at an address of this kind.
+    """
+    if address := address_of(str(results_dir), action, section_dir=str(section_dir)):
+        return here(address)
     return Path(section_dir) if str(section_dir) else Path(str(results_dir) or "results") / action
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oneformer.jobs.fields import TABLE
-from oneformer.jobs.links import INPUTS as FETCHED
+from oneformer.runs.away import EXCLUDES
 from oneformer.schema.inputs import ACTIONS, INPUTS, path_format
 from oneformer.schema.tao_schema import manifest, shorthand
 from oneformer.spec.write import value_text
@@ -74,7 +74,7 @@ def _action(action: str, inputs: Info) -> Info:
         "mode": "config",
         "inputs": inputs,
         "outputs": {"results_dir": {"type": "folder"}},
-        "upload_excludes": [f"{FETCHED}/"],
+        "upload_excludes": list(EXCLUDES),
     }
 
 

@@ -27,7 +27,8 @@ class ExperimentSpec:
     model_name: Annotated[str, Tao("Model name")] = ""
     """A name of your own for the model."""
     encryption_key: Annotated[str, Tao("Encryption key"), Secret()] = ""
-    """Key for encrypted checkpoints; checkpoints here are never encrypted."""
+    """Passphrase that checkpoints and exported models are encrypted and opened with; empty takes that of
+    ONEFORMER_ENCRYPTION_KEY in the environment, and without one files are plain."""
     results_dir: Annotated[str, Tao("Results directory")] = ""
     """Folder that holds one folder for each action; empty means `results`."""
     wandb: WandbSpec = field(default_factory=WandbSpec)

@@ -14,7 +14,6 @@ _ONE_CHOICE = "there is one choice"
 # Key of TAO, or the section it lies in -> why its meaning cannot exist here. Keys of our own have no place in it.
 UNREAD: dict[str, str] = {
     "model_name": "it is only kept in experiment.yaml",
-    "encryption_key": "checkpoints are plain files of tensors and are never encrypted",
     "export.input_channel": _ONE_CHOICE,
     "model.backbone.swin.out_indices": "model.backbone.swin.out_features names the maps",
     "model.backbone.dinat.out_indices": "model.backbone.dinat.out_features names the maps",

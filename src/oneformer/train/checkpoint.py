@@ -17,6 +17,7 @@ from torch import Tensor
 from oneformer.errors import CheckpointError, WorkError
 from oneformer.model.weights.load import read_torch
 from oneformer.runs.atomic import write_atomic
+from oneformer.runs.key import writing_key
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +58,13 @@ def plain(value: Any, where: str = "checkpoint") -> Any:
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write `content` to `path` so that the file is there either whole or not at all.
+    """Write `content` to `path` so that the file is there either whole or not at all; encrypted where a key is given.
 
     Raises:
         WorkError: the disk is full or cannot be written to; whatever was there before is untouched.
     """
     try:
-        write_atomic(path, lambda file: torch.save(plain(content), file))
+        write_atomic(path, lambda file: torch.save(plain(content), file), key=writing_key())
         _sync_folder(path.parent)
     # torch reports a failed write as a RuntimeError of its zip writer.
     except (WorkError, OSError, RuntimeError) as error:

@@ -16,6 +16,7 @@ from oneformer.engines.tensorrt_file import Dims, Range, dims
 from oneformer.engines.tensorrt_library import Library, Said
 from oneformer.errors import SpecError, WorkError
 from oneformer.runs.atomic import write_atomic
+from oneformer.runs.encrypt import is_encrypted, read_plain
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def build(library: Library, onnx_file: Path, wish: Wish) -> Engine:
         raise no_builder(library, said) from error
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = module.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx_file)):
+    taken = parser.parse(read_plain(onnx_file)) if is_encrypted(onnx_file) else parser.parse_from_file(str(onnx_file))
+    if not taken:
         raise not_parsed(library, parser, said)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, wish.workspace_mib * MIB)

@@ -8,8 +8,9 @@ from typing import Any
 
 from oneformer.engines.about import KEY, About, read_about
 from oneformer.engines.graph import Dims, Ports, check_ports
-from oneformer.errors import CheckpointError, MissingExtra, SpecError
+from oneformer.errors import CheckpointError, MissingExtra, SpecError, UserError
 from oneformer.export.tidy import tidy
+from oneformer.runs.encrypt import is_encrypted, read_plain
 from oneformer.trt.precision import is_quantized
 
 UNKNOWN = ("SequenceAt", "SplitToSequence", "ConcatFromSequence")  # TensorRT has no sequences; tidying removes them
@@ -41,8 +42,10 @@ def read_graph(path: Path) -> Graph:
     except ImportError as error:
         raise MissingExtra("onnx", extra="tensorrt", needed_for="oneformer gen_trt_engine") from error
     try:
-        model = ir.load(path)
+        model = load_model(path)
         ir.external_data.load_to_model(model)
+    except UserError:
+        raise
     except Exception as error:  # whatever a broken protobuf or a missing file of weights raises
         raise CheckpointError(f"the ONNX file cannot be read: {error!r}"[:300], where=str(path)) from error
     inputs, outputs = ({str(v.name): sizes(v) for v in row} for row in (model.graph.inputs, model.graph.outputs))
@@ -53,6 +56,17 @@ def read_graph(path: Path) -> Graph:
     if changed:
         tidy(model)
     return Graph(path, model, about, ports, is_quantized(model), changed)
+
+
+def load_model(path: Path) -> Any:
+    """The `onnx_ir.Model` in a file, encrypted or not. Raises what its readers raise."""
+    import onnx_ir as ir
+
+    if not is_encrypted(path):
+        return ir.load(path)
+    import onnx
+
+    return ir.from_proto(onnx.load_from_string(read_plain(path)))
 
 
 def sizes(value: Any) -> Dims:

@@ -13,6 +13,8 @@ from oneformer.engines.about import INPUTS, OUTPUTS, About
 from oneformer.engines.graph import GraphEngine, Ports
 from oneformer.engines.onnxruntime import first_line
 from oneformer.errors import MissingExtra, WorkError
+from oneformer.runs.encrypt import is_encrypted, read_plain
+from oneformer.trt.graph import load_model
 
 SUFFIX = "/reach"
 
@@ -73,7 +75,8 @@ def reaches(
     settings.intra_op_num_threads = torch.get_num_threads()
     listening(onnx_file, names, draft)
     try:
-        session = onnxruntime.InferenceSession(str(draft), settings, providers=["CPUExecutionProvider"])
+        model = read_plain(draft) if is_encrypted(draft) else str(draft)
+        session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:
         what = f"ONNX Runtime cannot read the graph: {first_line(error)}"
         raise WorkError(what, where=str(onnx_file)) from error
@@ -89,7 +92,7 @@ def listening(onnx_file: Path, names: Sequence[str], draft: Path) -> None:
 
     from oneformer.export.onnx import write
 
-    model = ir.load(onnx_file)
+    model = load_model(onnx_file)
     wanted = set(names)
     values: dict[str, Any] = {}
     for node in model.graph:

@@ -5,28 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from oneformer.errors import WorkError
 from oneformer.runs.atomic import write_json
+from oneformer.runs.away import cache_root
 
 SHORT = 32  # hexadecimal digits of a checksum that name a file
-
-
-def cache_root() -> Path:
-    """Where the user's system keeps what programs can fetch again."""
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "oneformer"
 
 
 @contextlib.contextmanager

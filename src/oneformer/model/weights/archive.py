@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from oneformer.errors import CheckpointError
 from oneformer.model.weights.stored import Storage
+from oneformer.runs.encrypt import opened, plain_size
 
 MAGIC = b"PK\x03\x04"
 
 
 def is_zip(path: Path) -> bool:
     """Whether the file begins as a zip file does."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(len(MAGIC)) == MAGIC
+
+
+class _Opened(zipfile.ZipFile):
+    """A zip file in a file that is closed with it."""
+
+    def __init__(self, under: IO[bytes]) -> None:
+        self._under = under
+        super().__init__(under)
+
+    def close(self) -> None:
+        super().close()
+        self._under.close()
 
 
 def checked_zip(path: Path) -> zipfile.ZipFile:
@@ -29,19 +42,19 @@ def checked_zip(path: Path) -> zipfile.ZipFile:
         CheckpointError: a record is packed or encrypted, or all of them together claim more than the file holds.
         zipfile.BadZipFile: the file is no whole zip file.
     """
-    opened = zipfile.ZipFile(path)
-    claimed = 0
-    for record in opened.infolist():
+    archive = _Opened(opened(path, whole=True))
+    claimed, size = 0, plain_size(path)
+    for record in archive.infolist():
         claimed += record.file_size
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
             raise CheckpointError("the file holds packed records, which no weight file does", where=str(path))
-    if claimed > path.stat().st_size:
+    if claimed > size:
         raise CheckpointError(
-            f"the file claims {claimed} bytes of records and has {path.stat().st_size}",
+            f"the file claims {claimed} bytes of records and has {size}",
             where=str(path),
             hint="copy or download it again",
         )
-    return opened
+    return archive
 
 
 class Archive:

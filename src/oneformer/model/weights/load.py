@@ -15,6 +15,7 @@ from oneformer.errors import CheckpointError
 from oneformer.model.weights.archive import checked_zip, is_zip
 from oneformer.model.weights.pickles import in_memory, located, read_pickled
 from oneformer.model.weights.stored import Stored
+from oneformer.runs.encrypt import is_encrypted, opened, read_plain
 
 WRAPPERS = ("ema_state_dict", "state_dict", "model", "module")  # the first one found is unwrapped, then the next
 PREFIXES = ("", "module.", "model.", "backbone.", "model.backbone.", "module.backbone.", "encoder.", "backbone.body.")
@@ -108,7 +109,7 @@ def read_content(path: Path) -> Any:
 
 def starts_with(path: Path, start: bytes) -> bool:
     """Whether a file begins with these bytes."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(len(start)) == start
 
 
@@ -120,7 +121,8 @@ def read_torch(path: Path) -> Any:
             checked_zip(path).close()
         elif not starts_with(path, PICKLE):
             raise CheckpointError("this is not a weight file", where=str(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with opened(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
@@ -141,11 +143,11 @@ def read_torch(path: Path) -> Any:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file on the CPU. Raises CheckpointError."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     check_file(path)
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        tensors: dict[str, Tensor] = load(read_plain(path)) if is_encrypted(path) else load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             "the file is broken or cut short", where=str(path), hint="copy or download it again"

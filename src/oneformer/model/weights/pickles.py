@@ -20,6 +20,7 @@ from torch import Tensor
 from oneformer.errors import CheckpointError
 from oneformer.model.weights.archive import Archive, is_zip
 from oneformer.model.weights.stored import STORAGES, NumpyType, Sealed, Stored, StoredArray, from_buffer, rebuilt
+from oneformer.runs.encrypt import opened, plain_size
 
 MOST_PICKLE = 1 << 28  # bytes of structure in a zip file, tensors not counted; the largest seen are below 1 MiB
 # Programs whose objects may lie beside the weights. They are never made: a stand-in keeps what they were given.
@@ -162,8 +163,8 @@ def read_pickled(path: Path) -> Any:
     try:
         with located(path):
             if not is_zip(path):
-                with path.open("rb") as file:
-                    scan(file, path.stat().st_size)
+                with opened(path) as file:
+                    scan(file, plain_size(path))
                     file.seek(0)
                     return Reader(file, where=path).load()
             archive = Archive(path)
