@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +22,8 @@ from oneformer import cli
 from oneformer.automl import controller, endpoint
 from oneformer.automl.controller import STOP
 from oneformer.automl.ledger import Ledger
+from train.small import small_data
+from train.small import words as small_words
 
 KEY = "sk-very-secret-1234567890"
 LR, DECAY = "train.optim.lr", "train.optim.weight_decay"
@@ -211,3 +219,63 @@ def test_another_address_may_go_on_with_a_search(tmp_path: Path, place: Pretende
         more = [*words(other, tmp_path, "automl.algorithm=llm", "automl.max_trials=4"), "automl.llm.model=large"]
         assert cli.main(["automl", "run", *more]) == cli.DONE
     assert [note.get("model") for _, _, note, *_ in trials(tmp_path)] == [None, "small", "small", "large"]
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_again_and_again_asks_for_no_accepted_trial_twice(
+    tmp_path: Path, place: Pretended
+) -> None:
+    """SIGKILL at any moment, also between an answer and its record: then the same question is asked once more."""
+
+    def script(body: dict[str, Any]) -> Said:
+        time.sleep(0.005)  # so that some kills fall into it
+        return guesses(body)
+
+    with language_model(script) as server:
+        more = ("automl.algorithm=hybrid", "automl.max_trials=8")
+        assert cli.main(["automl", "run", *words(server, tmp_path / "quiet", *more)]) == cli.DONE
+        server.asked.clear()
+        loud = words(server, tmp_path / "loud", *more)
+        dice, kills, code = random.Random(3), 0, -1
+        while code != cli.DONE and kills < 200:
+            child = os.fork()
+            if child == 0:
+                os._exit(cli.main(["automl", "run", *loud]))
+            time.sleep(dice.uniform(0.02, 0.2 + 0.1 * kills))  # a busy machine gets nowhere in less
+            os.kill(child, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            kills += code != cli.DONE
+    assert code == cli.DONE and kills >= 3
+    assert trials(tmp_path / "loud") == trials(tmp_path / "quiet")
+    known = [
+        len(json.loads(body["messages"][1]["content"])["trials"]) for body in server.asked if len(body["messages"]) > 1
+    ]
+    assert known == sorted(known), "what is in the record is not asked for again"
+
+
+@pytest.mark.slow
+def test_real_trainings_with_a_language_model(tmp_path: Path) -> None:
+    """In processes of their own, from the command line to the report."""
+    data = small_data(tmp_path / "data")
+    sizes = ("train.num_epochs=3", "train.iters_per_epoch=2", "automl.max_trials=4", "automl.algorithm=autoresearch")
+
+    def script(body: dict[str, Any]) -> Said:
+        if len(body["messages"]) == 1:
+            return says("ready")
+        told = json.loads(body["messages"][1]["content"])
+        best = max((t for t in told["trials"] if "score" in t), key=lambda t: t["score"])
+        values = {**best["values"], LR: best["values"][LR] / 2}
+        return says(
+            json.dumps({"values": values, "ranges": {LR: [values[LR] / 2, values[LR] * 2]}, "why": "half of it"})
+        )
+
+    with language_model(script) as server:
+        address = (f"automl.llm.endpoint={server.address}", "automl.llm.model=small", f"automl.parameters=[{LR}]")
+        given = small_words(data, tmp_path, *sizes, *address)
+        run = [sys.executable, "-m", "oneformer", "automl"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        for verb in ("run", "verify", "report"):
+            assert subprocess.run([*run, verb, *given], env=environment, check=False).returncode == cli.DONE
+    found = trials(tmp_path)
+    assert [source for _, source, *_ in found] == ["own", "qmc", "llm", "tpe"]
+    assert found[2][0][LR] / 2 <= found[3][0][LR] <= found[2][0][LR] * 2 and "done" in {state for *_, state, _ in found}

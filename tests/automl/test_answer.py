@@ -23,7 +23,12 @@ def answer(values: Any = FINE, **more: Any) -> str:
     return json.dumps({"values": values, **more})
 
 
-@pytest.mark.parametrize("around", ["{}", "Let me think: it is\n```json\n{}\n```\nThat is {{best}}.", "\n\n {}"])
+THOUGHTS = '<think>{"values": {"train.optim.lr": 9}} {is} too {much: 3}</think>{}'
+
+
+@pytest.mark.parametrize(
+    "around", ["{}", "Let me think: it is\n```json\n{}\n```\nThat is {{best}}.", "\n\n {}", THOUGHTS]
+)
 def test_values_are_taken_whatever_stands_around_them(around: str) -> None:
     found = read(around.replace("{}", answer(why="a rate\x1b[2J in\nthe middle"), 1), PLANE, ranges=False)
     assert found == Advice(FINE, "a rate [2J in the middle")

@@ -145,3 +145,9 @@ def test_a_key_that_no_header_may_have_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_pauses_get_longer_and_are_what_the_address_wants() -> None:
     assert [pause(n, 0.0) for n in (1, 2, 3)] == [2.0, 4.0, 8.0]
     assert pause(1, 60.0) == 60.0 and pause(20, 0.0) == 300.0
+
+
+def test_the_plan_says_how_many_trials_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("automl.llm.endpoint=http://127.0.0.1:9/v1", "automl.llm.model=small", "automl.max_trials=9")
+    assert cli.main(["automl", "plan", "preset=nano", "automl.algorithm=hybrid", *words]) == cli.DONE
+    assert "small at http://127.0.0.1:9/v1 for at most 4 trials" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from oneformer.automl.space import Space
 
 REASON = 1000  # characters of a reason that are kept
 NAMES = 5  # faults that are told at once
+TRIES = 50  # places of a text that an object is looked for at
 
 
 class Wrong(Exception):
@@ -57,16 +58,20 @@ def read(text: str, space: Space, *, ranges: bool) -> Advice:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """The first JSON object of a text: models like to write words or a fence around it."""
-    start = text.find("{")
-    try:
-        found, _ = json.JSONDecoder(parse_constant=_no_number).raw_decode(text[start:]) if start >= 0 else ({}, 0)
-    except (ValueError, RecursionError):
-        raise Wrong(["the answer is no valid JSON"]) from None
-    if start < 0:
-        raise Wrong(["the answer holds no JSON object"])
-    assert isinstance(found, dict)
-    return found
+    """The last JSON object with values in a text: models like to think aloud, and to put a fence around the answer."""
+    decoder, at, tries = json.JSONDecoder(parse_constant=_no_number), text.find("{"), 0
+    found: list[dict[str, Any]] = []
+    while at >= 0 and tries < TRIES:
+        tries += 1
+        try:
+            told, at = decoder.raw_decode(text, at)
+            found.append(told)
+        except (ValueError, RecursionError):
+            at += 1
+        at = text.find("{", at)
+    if not found:
+        raise Wrong(["the answer is no valid JSON" if tries else "the answer holds no JSON object"])
+    return next((told for told in reversed(found) if "values" in told), found[-1])
 
 
 def _no_number(text: str) -> Any:

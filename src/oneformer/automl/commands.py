@@ -101,6 +101,7 @@ class SearchPlan:
             "algorithm": automl.algorithm,
             "searched": self.study.space.to_dict(),
             "trials": expected.trials,
+            "asked_for": self._asks(),
             "jobs": expected.jobs,
             "epochs": {"expected": expected.epochs, "at_most": expected.most, "done": self.done_epochs},
             "rungs": list(self.study.brain().schedule.rungs),
@@ -126,7 +127,18 @@ class SearchPlan:
             ("disk", self._disk()),
             ("time left", eta),
         ]
+        if minutes := self.study.spec.train.max_minutes:
+            note = f"train.max_minutes ({minutes:g}) is not applied: trials are compared after equal epochs"
+            rows.append(("time limit", note))
+        if asks := self._asks():
+            rows.insert(2, ("asked", f"{automl.llm.model} at {automl.llm.endpoint} for at most {asks} trials"))
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+    def _asks(self) -> int:
+        """Trials that a language model proposes, at most; those that are repeated are not asked for."""
+        proposer, automl = self.study.brain().proposer, self.study.spec.automl
+        new = self.expected.trials - automl.finalists * automl.fresh_seeds
+        return sum(proposer.turn(number) == "llm" for number in range(1, new))
 
     def _disk(self) -> str:
         need, automl = self.need, self.study.spec.automl
