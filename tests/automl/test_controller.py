@@ -73,6 +73,19 @@ def test_a_trial_is_an_ordinary_training_of_the_spec_at_its_point(tmp_path: Path
         assert written.automl_policy == "off"
 
 
+def test_the_clock_decides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A time limit would squeeze the schedule by how fast the machine was, and a pause would change the weights."""
+    found = study(tmp_path, "automl.max_trials=1", "train.max_minutes=7.5")
+    search(found, Pretended())
+    written = load_spec(found.folder / "trials" / "0000" / "spec.yaml", action="train")
+    assert written.train.max_minutes == 0 and found.spec.train.max_minutes == 7.5
+    words = [*WORDS, f"results_dir={tmp_path}"]
+    assert cli.main(["automl", "plan", *words, "train.max_minutes=7.5"]) == cli.DONE
+    assert "train.max_minutes (7.5) is not applied" in capsys.readouterr().out
+    assert cli.main(["automl", "plan", *words]) == cli.DONE
+    assert "max_minutes" not in capsys.readouterr().out
+
+
 def test_several_at_a_time(tmp_path: Path) -> None:
     place = Pretended()
     ended, trials = search(study(tmp_path, "automl.max_trials=9", "automl.max_concurrent=3"), place)

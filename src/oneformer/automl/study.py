@@ -27,6 +27,7 @@ WATCHED = ("model", "dataset", "train", "automl")
 FREE = (
     "automl.max_trials", "automl.max_concurrent", "automl.retries", "automl.results_dir", "automl.max_disk_mib",
     "train.num_threads",
+    "train.max_minutes",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.overwrite", "train.stop_at_epoch",
     "automl.llm.endpoint", "automl.llm.model", "automl.llm.auth_variable", "automl.llm.temperature",
     "automl.llm.max_tokens", "automl.llm.timeout_s", "automl.llm.retries", "automl.llm.fallback", "automl.llm.notes",
@@ -54,6 +55,7 @@ class Study:
         spec.train.best_metric = kept_by
         spec.train.seed = (spec.train.seed + (trial.origin.seed if trial.origin else 0)) % 2**32
         spec.train.keep_checkpoints = 1
+        spec.train.max_minutes = 0.0  # the clock would decide the schedule, differently after each pause
         spec.train.overwrite = False
         measured = {name: dict(said) for name, said in self.spec.automl.objectives.items()}
         spec.automl, spec.automl_policy = AutomlSpec(objectives=measured, combine=self.spec.automl.combine), "off"
