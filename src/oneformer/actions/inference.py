@@ -78,13 +78,13 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False, cluster: str = "") -> Pr
     from oneformer.data.sources import fetched, planned
     from oneformer.data.sources.address import is_archive
     from oneformer.predict.files import find_images
-    from oneformer.predict.ranks import group, is_first
-    from oneformer.predict.setup import check_request, chosen_tasks, open_engine, with_engine
-    from oneformer.predict.writer import PredictionWriter
+    from oneformer.predict.setup import check_request, with_engine
 
     spec = with_engine(spec, "inference")
     section = spec.inference
-    check_request(section, key="inference")
+    # A cluster has devices of its own.
+    here = replace(section, num_gpus=1, num_nodes=1, gpu_ids=[0], accelerator="auto") if cluster else section
+    check_request(here, key="inference")
     path = run_path(spec.results_dir, "inference", section_dir=section.results_dir)
     plan, fetches = planned(spec, "inference")
     if not plan.inference.images_dir:
@@ -101,6 +101,16 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False, cluster: str = "") -> Pr
         from oneformer.actions.cluster import predict_on
 
         return predict_on(cluster, spec, found, folder=folder, given=given)
+    return _predict(spec, found, folder, given)
+
+
+def _predict(spec: ExperimentSpec, found: ImageFiles, folder: RunFolder, given: ExperimentSpec) -> Predictions | None:
+    """Predict with the processes that the spec asks for; `given` is the spec as it is written down."""
+    from oneformer.predict.ranks import group, is_first
+    from oneformer.predict.setup import chosen_tasks, open_engine
+    from oneformer.predict.writer import PredictionWriter
+
+    section = spec.inference
     first = is_first(spec, "inference")
     with StatusLog(folder.status, "inference", enabled=first) as status:
         if first:

@@ -128,11 +128,11 @@ class PredictionWriter:
                 for i in self.images
                 if "panoptic" in i["outputs"]
             ]
-            content = {"images": images, "annotations": self.panoptic, "categories": self._categories()}
+            content = {"images": images, "annotations": self.panoptic, "categories": self.categories()}
             write_text(self.folder / PANOPTIC, json.dumps(content))
         if "instance" in self.tasks:
             write_text(self.folder / INSTANCES, json.dumps(self.instances))
-        write_json(self.folder / INDEX, self._index())
+        write_json(self.folder / INDEX, self.content())
 
     def part(self) -> dict[str, list[dict[str, Any]]]:
         """What this writer knows, for `absorb` in another process."""
@@ -157,7 +157,8 @@ class PredictionWriter:
         json_files = {PANOPTIC: "panoptic" in self.tasks, INSTANCES: "instance" in self.tasks, INDEX: True}
         return {name: int(number) for name, number in {**found, **json_files}.items() if number}
 
-    def _index(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
+        """What the index holds."""
         void = void_value(self.labels.num_classes)
         meaning: dict[str, Any] = {}
         if "semantic" in self.tasks:
@@ -174,13 +175,14 @@ class PredictionWriter:
             "meaning": meaning,
             "classes": [
                 {"class_id": i, "category_id": c["id"], **{k: c[k] for k in c if k != "id"}}
-                for i, c in enumerate(self._categories())
+                for i, c in enumerate(self.categories())
             ],
             "images": self.images,
             "failed": self.failed,
         }
 
-    def _categories(self) -> list[dict[str, Any]]:
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes as COCO lists them."""
         labels = self.labels
         return [
             {"id": category, "name": name, "isthing": int(thing), "color": list(color)}
@@ -193,7 +195,7 @@ class PredictionWriter:
         index = _read(self.folder / INDEX)
         if index is None:
             return
-        mine = [c["name"] for c in self._categories()]
+        mine = [c["name"] for c in self.categories()]
         if not isinstance(index, dict) or [c.get("name") for c in index.get("classes", [])] != mine:
             raise DataError(
                 "the folder holds predictions of a model with other classes",
