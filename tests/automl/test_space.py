@@ -277,3 +277,12 @@ def test_ranges_may_change_on_the_way_and_never_beyond_what_the_key_may_hold() -
     assert found.within({}) == found
     hull = found.around([{"train.optim.lr": [1e-4, 2e-4]}, {"train.optim.lr": [1e-7, 1e-5]}])
     assert {d.key: (d.low, d.high) for d in hull.dimensions}["train.optim.lr"] == (1e-7, lr.high)
+
+
+@pytest.mark.parametrize("root", ["automl.ranges", "custom_param_ranges"])
+def test_a_range_may_be_given_by_its_key_on_the_command_line(root: str) -> None:
+    words = (f"{root}.train.optim.lr={{valid_max: 1e-3}}", f"{root}.train.optim.weight_decay={{valid_max: 0.1}}")
+    found = {d.key: d.high for d in space(*words).dimensions}
+    assert (found["train.optim.lr"], found["train.optim.weight_decay"]) == (1e-3, 0.1)
+    with pytest.raises(UserErrors, match="train.optim.lr has two ranges"):
+        space("automl.ranges={train.optim.lr: {valid_max: 1e-3}, train: {optim: {lr: {valid_max: 1e-2}}}}")

@@ -302,3 +302,16 @@ def test_loading_twice_never_shares_a_list() -> None:
 def test_only_set_keys_count_as_set() -> None:
     loaded = load(None, ["preset=swin_t", "train.num_epochs=3"], action="train")
     assert set(loaded.set_keys) == {"preset", "train.num_epochs"}
+
+
+def test_an_entry_deep_within_a_table_brings_the_others_along() -> None:
+    words = (
+        "automl.objectives={PQ: {direction: maximize, weight: 2}}", "automl.objectives.PQ.weight=3",
+        "automl.objectives.size_mib={direction: minimize}", "automl.ranges.train.optim.lr={valid_max: 1e-3}",
+        "automl.ranges.train.optim.weight_decay={valid_max: 0.1}", "automl.ranges.train.optim.lr={valid_max: 1e-2}",
+    )  # fmt: skip
+    automl = load_spec(None, words, action="automl run").automl
+    assert automl.objectives == {"PQ": {"direction": "maximize", "weight": 3}, "size_mib": {"direction": "minimize"}}
+    assert automl.ranges == {"train.optim.weight_decay": {"valid_max": 0.1}, "train.optim.lr": {"valid_max": 0.01}}
+    one = load_spec(None, [*words[:1], "automl.objectives.PQ={direction: maximize}"], action="automl run").automl
+    assert one.objectives == {"PQ": {"direction": "maximize"}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -48,8 +48,13 @@ def wishes(automl: AutomlSpec) -> tuple[dict[str, Wish], list[UserError]]:
     """Key -> wish, and everything that is wrong with them."""
     found = {key: Wish("automl.parameters") for key in automl.parameters}
     errors: list[UserError] = []
-    for key, said in automl.ranges.items():
+    seen: set[str] = set()
+    for key, said in _flat(automl.ranges):
         where = f"automl.ranges.{key}"
+        if key in seen:
+            errors.append(SpecError(f"{key} has two ranges", where=where, hint="one with dots, one with tables"))
+            continue
+        seen.add(key)
         if automl.parameters and key not in automl.parameters:
             hint = "add it there, or leave automl.parameters empty"
             errors.append(SpecError(f"{key} has a range but is not in automl.parameters", where=where, hint=hint))
@@ -60,6 +65,16 @@ def wishes(automl: AutomlSpec) -> tuple[dict[str, Wish], list[UserError]]:
             errors.append(error)
             found.pop(key, None)
     return found, errors
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Ranges by dotted key, also where a command line such as `automl.ranges.train.optim.lr={...}` has nested them."""
+    for name, said in table.items():
+        key = f"{prefix}{name}"
+        if key not in leaves() and isinstance(said, Mapping) and said and not set(said) & set(KNOWN):
+            yield from _flat(said, f"{key}.")
+        else:
+            yield key, said
 
 
 def _wish(key: str, said: Any, where: str) -> Wish:

@@ -92,12 +92,20 @@ def _placed(node: Node, mark: Mark) -> Node:
 def _table(root: Node, key: str, value: Node) -> Node:
     """The nested table that says `key: value`; an entry of a table value brings the other entries along."""
     names = key.split(".")
-    parent = ".".join(names[:-1])
-    if is_table(parent):
+    depth = next((n for n in range(len(names) - 1, 0, -1) if is_table(".".join(names[:n]))), 0)
+    if depth:
+        parent, inner = ".".join(names[:depth]), ".".join(names[depth:])
         there = at(root, parent) or plain_node(leaves()[parent].default, value.mark)
-        if isinstance(there.value, dict):
-            value = replace(value, value={**there.value, names[-1]: value}, text="")
-            names = names[:-1]
+        names = names[:depth]
+        # Within a table a key of the spec is one name, as in `automl.ranges.train.optim.lr`.
+        below = [inner] if inner in leaves() else inner.split(".")
+        for name in reversed(below[1:]):
+            value = Node({name: value}, value.mark, key_mark=value.mark)
+        entry = Node({below[0]: value}, value.mark, key_mark=value.mark)
+        if isinstance(there.value, dict) and len(below) > 1:
+            value = merge(there, entry)
+        else:
+            value = replace(entry, value={**(there.value if isinstance(there.value, dict) else {}), **entry.value})
     for name in reversed(names):
         value = Node({name: value}, value.mark, key_mark=value.mark)
     return value
