@@ -7,7 +7,7 @@ DEV    := $(VENV)/.ready-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-network test-rest test-slow check format docs bench clean
+.PHONY: help setup demo test test-data test-network test-rest test-slow check format docs bench bench-full clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ docs: $(DEV) ## write the schemas, the reference and who reads each key from the
 
 bench: $(DEV) ## speed beside Hugging Face transformers (8 minutes; ARGS=--update stores the ratios)
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-full: $(DEV) ## the same with Swin-L, larger and larger images, and exported files (half an hour)
+	$(BIN)/python benchmarks/run.py --full $(ARGS)
 
 clean: ## remove what was built; results stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

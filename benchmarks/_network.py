@@ -17,7 +17,7 @@ from oneformer.spec.backbone import BackboneSpec, SwinSpec
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from oracle.hf import hf_config, picture, randomise, twins  # the mapping between both is kept with the oracles
 
-__all__ = ["CLASSES", "Work", "hf_config", "picture", "randomise", "swin_t", "twins"]
+__all__ = ["CLASSES", "NETWORKS", "Work", "hf_config", "picture", "randomise", "swin_l", "swin_t", "twins"]
 
 CLASSES = 133  # COCO panoptic
 
@@ -25,11 +25,24 @@ CLASSES = 133  # COCO panoptic
 def swin_t() -> ModelSpec:
     """Swin-T with 150 queries, without dropout, so that both sides' losses can be compared."""
     swin = SwinSpec(embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, drop_path_rate=0.0)
+    return _with(swin)
+
+
+def swin_l() -> ModelSpec:
+    """Swin-L, the backbone of the published models, likewise."""
+    swin = SwinSpec(embed_dim=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48], window_size=12, drop_path_rate=0.0)
+    return _with(swin)
+
+
+def _with(swin: SwinSpec) -> ModelSpec:
     return ModelSpec(
         sem_seg_head=SemSegHeadSpec(num_classes=CLASSES),
         one_former=OneFormerHeadSpec(dropout=0.0),
         backbone=BackboneSpec(name="D2SwinTransformer", swin=swin),
     )
+
+
+NETWORKS = {"swin_t": ("Swin-T", swin_t), "swin_l": ("Swin-L", swin_l)}
 
 
 @dataclass

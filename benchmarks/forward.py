@@ -1,10 +1,12 @@
-"""Images -> class and mask logits: Swin-T beside Hugging Face transformers' with equal weights, float32 and bfloat16.
+"""Images -> class and mask logits: ours beside Hugging Face transformers' with equal weights, float32 and bfloat16.
 
-    python benchmarks/forward.py [--size 512] [--rounds 5] [--one-thread]
+    python benchmarks/forward.py [--network swin_t] [--size 512] [--rounds 5] [--one-thread]
+    python benchmarks/forward.py --growth
 
 Also all three tasks of one photo beside one task, which share the image features. In bfloat16 a side is compared with
 itself in float32: how many queries keep their class, and how many mask logits their sign. The weights are random, so
-that logits lie nearer to zero than a trained network's and flip more easily.
+that logits lie nearer to zero than a trained network's and flip more easily. `--growth` measures ours alone on images
+of more and more pixels.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from torch import Tensor
 
 from _command import parser, run
 from _measure import floor_ms, in_turn, operations, product
-from _network import picture, swin_t, twins
+from _network import NETWORKS, picture, twins
 from _report import Row
 from oneformer.data.task import TASKS
 from oneformer.data.tokens import Tokenizer
 
 Forward = Callable[[], tuple[Tensor, Tensor]]
+SIDES = (256, 384, 512, 768, 1024)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -61,7 +64,10 @@ def agreement(one: Forward, other: Forward) -> str:
 @torch.inference_mode()
 def measure(options: argparse.Namespace) -> list[Row]:
     """Every precision, and three tasks."""
-    model, peer = twins(swin_t())
+    if options.growth:
+        return growth(options)
+    title, spec = NETWORKS[options.network]
+    model, peer = twins(spec())
     image = picture(options.size, options.size)
     tokens = [Tokenizer().task_tokens(task) for task in TASKS]
     sides: dict[str, Callable[[], object]] = {}
@@ -79,7 +85,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     }
     rows = [
         Row(
-            f"Swin-T, {options.size}x{options.size}, {name}",
+            f"{title}, {options.size}x{options.size}, {name}",
             times[f"ours {name}"],
             times[f"theirs {name}"],
             floor=floor_ms(count, times[f"product {name}"]),
@@ -91,7 +97,27 @@ def measure(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def growth(options: argparse.Namespace) -> list[Row]:
+    """Ours in float32 on images of more and more pixels."""
+    title, spec = NETWORKS[options.network]
+    model, _ = twins(spec())
+    tokens = [Tokenizer().task_tokens(TASKS[0])]
+    images = [picture(side, side) for side in SIDES]
+    sides = {str(image.shape[2]): ours(model, image, tokens, torch.float32) for image in images}
+    times = in_turn(sides, rounds=options.rounds)
+    return [
+        Row(
+            f"{title}, {side}x{side}, fp32",
+            times[str(side)],
+            note=f"{1e6 * times[str(side)].median / side**2:.0f} ns for a pixel",
+        )
+        for side in SIDES
+    ]
+
+
 if __name__ == "__main__":
     made = parser(__doc__, rounds=5)
+    made.add_argument("--network", choices=NETWORKS, default="swin_t")
+    made.add_argument("--growth", action="store_true", help="ours alone, on larger and larger images")
     made.add_argument("--size", type=int, default=512)
     run(measure, made.parse_args())

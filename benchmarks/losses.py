@@ -1,9 +1,11 @@
 """The whole training loss, forward and backward, beside Hugging Face transformers' -> times and their ratio in one run.
 
     python benchmarks/losses.py [--images 2] [--objects 20] [--layers 10] [--size 64] [--rounds 3] [--one-thread]
+    python benchmarks/losses.py --growth
 
 Random predictions and truth; both sides do the same work from the same mask embeddings and mask features: the masks
-that they need, matching and all losses of every decoder layer.
+that they need, matching and all losses of every decoder layer. `--growth` measures ours alone with more and more
+objects in an image.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from oneformer.model.decoder import Decoded, Prediction
 from oneformer.spec.model import ModelSpec, OneFormerHeadSpec
 
 CLASSES, QUERIES, WIDTH = 133, 150, 256
+GROWTH = (10, 30, 100, 300)  # objects; of more than there are queries some find no partner
 
 
 @dataclass
@@ -111,6 +114,8 @@ def both_ways(loss: Callable[[], torch.Tensor], work: Work) -> Callable[[], None
 def measure(options: argparse.Namespace) -> list[Row]:
     """One batch, both sides in turn."""
     torch.manual_seed(0)
+    if options.growth:
+        return growth(options)
     work = Work.random(options.images, options.objects, options.layers, options.size)
     spec = ModelSpec()
     sides = {"ours": ours(work, spec), "theirs": theirs(work, spec.one_former)}
@@ -119,8 +124,22 @@ def measure(options: argparse.Namespace) -> list[Row]:
     return [Row(f"{setting}, mask logits {options.size}x{options.size}", times["ours"], times["theirs"])]
 
 
+def growth(options: argparse.Namespace) -> list[Row]:
+    """Ours on one image with more and more objects."""
+    works = {objects: Work.random(1, objects, options.layers, options.size) for objects in GROWTH}
+    sides = {str(n): both_ways(ours(work, ModelSpec()), work) for n, work in works.items()}
+    times = in_turn(sides, rounds=options.rounds)
+    rows = []
+    for objects in GROWTH:
+        spread = times[str(objects)]
+        note = f"{spread.median / objects:.1f} ms for an object"
+        rows.append(Row(f"1 image, {objects} objects, {options.layers} layers", spread, note=note))
+    return rows
+
+
 if __name__ == "__main__":
     made = parser(__doc__, rounds=3)
+    made.add_argument("--growth", action="store_true", help="ours alone, with more and more objects")
     for name, default in {"images": 2, "objects": 20, "layers": 10, "size": 64}.items():
         made.add_argument(f"--{name}", type=int, default=default)
     run(measure, made.parse_args())

@@ -1,6 +1,6 @@
 """Every benchmark in turn -> tables, docs/benchmarks.md, and a failure where a ratio got worse than it was.
 
-    python benchmarks/run.py [NAME ...] [--rounds N] [--one-thread | --all-threads] [--update]
+    python benchmarks/run.py [NAME ...] [--full] [--rounds N] [--one-thread | --all-threads] [--update]
 
 Ours and the peer are measured in the same run; only their ratio is kept. Where other programs use the machine, wall
 times of several threads mean nothing: then one thread is taken and its processor time measured.
@@ -25,8 +25,16 @@ HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 RESULTS = HERE / "results.json"
 BUSY = 0.2  # of the machine
-# Those that need no other data than what ships here.
-NAMES = ("forward", "train_step", "losses", "deform", "postprocess", "evaluation", "loader", "startup")
+# Name -> script and its arguments: those that are measured when none is named, and those that take long.
+SCRIPTS = ("forward", "train_step", "losses", "deform", "postprocess", "evaluation", "loader", "startup")
+QUICK = {name: [name] for name in SCRIPTS}
+LONG = {
+    "forward_large": ["forward", "--network", "swin_l", "--size", "640"],
+    "forward_growth": ["forward", "--growth"],
+    "losses_growth": ["losses", "--growth"],
+    "exported": ["exported"],
+}
+ALL = QUICK | LONG
 
 
 def main() -> int:
@@ -42,7 +50,7 @@ def main() -> int:
     common += ["--one-thread"] if one_thread else []
     found: dict[str, list[Row]] = {}
     complaints = []
-    for name in options.names or NAMES:
+    for name in options.names or (ALL if options.full else QUICK):
         rows = measure(name, common)
         if rows is None:
             complaints.append(f"{name} did not finish")
@@ -54,7 +62,8 @@ def main() -> int:
         if options.update:  # at once: what follows may be interrupted
             stored.update(machine, {name: rows}, {"date": today(), "versions": versions()})
         found[name] = rows
-        command = " ".join(["python", f"benchmarks/{name}.py", *common])
+        script, *more = ALL[name]
+        command = " ".join(["python", f"benchmarks/{script}.py", *more, *common])
         about = f"`{command}` on {machine}; {versions()}; {today()}; {in_use:.0%} of it used by other programs."
         write_section(DOCUMENT, name, [about, "", *table(rows)])
     if not any(stored.ratios(machine, name) for name in found):
@@ -67,16 +76,17 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(NAMES)}; all when none is named")
+    made.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(ALL)}")
+    made.add_argument("--full", action="store_true", help=f"when none is named, also {', '.join(LONG)}")
     made.add_argument("--rounds", type=int, help="turns of each side, instead of what each benchmark finds enough")
     threads = made.add_mutually_exclusive_group()
     threads.add_argument("--one-thread", action="store_true", help="one thread and processor time")
     threads.add_argument("--all-threads", action="store_true", help="all threads and wall time, on a busy machine too")
     made.add_argument("--update", action="store_true", help="store the ratios")
     options = made.parse_args()
-    unknown = [name for name in options.names if name not in NAMES]
+    unknown = [name for name in options.names if name not in ALL]
     if unknown:
-        made.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+        made.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(ALL)}")
     return options
 
 
@@ -85,7 +95,8 @@ def measure(name: str, common: Sequence[str]) -> list[Row] | None:
     print(f"\n== {name}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
-        command = [sys.executable, str(HERE / f"{name}.py"), *common, "--json", str(path)]
+        script, *more = ALL[name]
+        command = [sys.executable, str(HERE / f"{script}.py"), *more, *common, "--json", str(path)]
         done = subprocess.run(command, check=False)
         return load(path) if done.returncode == 0 else None
 
