@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from oneformer.data.loader import share
 from oneformer.metrics.evaluator import Evaluator, State
 from oneformer.metrics.scores import Scores
 from oneformer.segments.types import TASKS, Outputs
@@ -38,9 +39,9 @@ class ApartEvaluator:
         self._mine: list[str] = self._sets
         self._place: dict[str, int] = {}
 
-    def start(self, rank: int = 0, world_size: int = 1) -> None:
-        """Forget everything counted; what comes now are every `world_size`-th image, from the one at `rank` on."""
-        self._mine = self._sets[rank::world_size]
+    def start(self, rank: int = 0, world_size: int = 1, *, batch_size: int = 1) -> None:
+        """Forget everything counted; what comes now are the images of a rank, see `data.loader.share`."""
+        self._mine = share(self._sets, batch_size=batch_size, rank=rank, world_size=world_size)
         self._place = {}
         for evaluator in self._each.values():
             evaluator.reset()

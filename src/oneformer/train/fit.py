@@ -244,7 +244,14 @@ def _scoring(job: Job) -> Scoring | None:
         return None
     sets = [record.source.name for record in job.val_records]
     spec = job.model_spec
-    return Scoring(job.labels, tasks=job.tasks, test=spec.test, text=spec.text_encoder, sets=sets)
+    return Scoring(
+        job.labels,
+        tasks=job.tasks,
+        test=spec.test,
+        text=spec.text_encoder,
+        sets=sets,
+        batch_size=job.dataset.val.batch_size,
+    )
 
 
 def _texts_matter(job: Job, criterion: Criterion, world_size: int) -> bool:

@@ -28,11 +28,20 @@ class Scoring:
         test: thresholds of post-processing.
         text: how long task sentences are and what fills them up.
         sets: the data set of each validation image, in file order; several are scored apart too.
+        batch_size: of the validation batches.
     """
 
     def __init__(
-        self, labels: LabelMap, *, tasks: Sequence[str], test: TestSpec, text: TextEncoderSpec, sets: Sequence[str] = ()
+        self,
+        labels: LabelMap,
+        *,
+        tasks: Sequence[str],
+        test: TestSpec,
+        text: TextEncoderSpec,
+        sets: Sequence[str] = (),
+        batch_size: int = 1,
     ) -> None:
+        self._batch_size = batch_size
         self.tasks = tuple(tasks)
         tokenizer = task_tokenizer(text)
         self._tokens = {task: tokenizer.task_tokens(task) for task in self.tasks}  # float32 (77,) each
@@ -43,7 +52,7 @@ class Scoring:
         """Forget the validation before."""
         several = torch.distributed.is_initialized()
         rank, world_size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
-        self._evaluator.start(rank, world_size)
+        self._evaluator.start(rank, world_size, batch_size=self._batch_size)
 
     @torch.no_grad()
     def count(self, model: OneFormer, batch: Batch) -> None:
