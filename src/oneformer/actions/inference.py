@@ -176,7 +176,6 @@ def predict_all(
 
 def named(files: Sequence[str]) -> dict[str, tuple[str, int]]:
     """File -> the name of its results and its number in the JSON files; they depend on all files together."""
-    from oneformer.data.loader import share
     from oneformer.predict.files import distinct_names, image_ids
 
     stems = distinct_names(files)

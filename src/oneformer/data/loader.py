@@ -281,16 +281,6 @@ def share(items: Sequence[Any], *, batch_size: int, rank: int, world_size: int) 
     return [item for start in starts for item in items[start : start + batch_size]]
 
 
-def share(items: Sequence[Any], *, batch_size: int, rank: int, world_size: int) -> list[Any]:
-    """What one of several processes scores or predicts: every `world_size`-th batch of those that one would make.
-
-    An image is padded to the largest of its batch, so only with the same batches are the results the same to the last
-    digit, whatever the number of processes. Each item is in one share; shares differ by one batch at most.
-    """
-    starts = range(rank * batch_size, len(items), world_size * batch_size)
-    return [item for start in starts for item in items[start : start + batch_size]]
-
-
 def _loader(samples: Dataset[Any], dataset: DatasetSpec, split: str, **options: Any) -> Loader:
     workers = getattr(dataset, split).num_workers
     return Loader(
