@@ -44,8 +44,14 @@ class Pretended:
         self.asked: list[tuple[int, Chunk]] = []
         self.most: Counter[int] = Counter()
         self.open: dict[object, tuple[int, Chunk]] = {}
-        self.actors = [SimpleNamespace(do=SimpleNamespace(remote=lambda c, n=n: self._ask(n, c))) for n in range(count)]
+        self.count = count
+        self.started: list[Any] = []
         self.killed: list[Any] = []
+
+    def start(self) -> Any:
+        number = len(self.started)
+        self.started.append(SimpleNamespace(do=SimpleNamespace(remote=lambda chunk: self._ask(number, chunk))))
+        return self.started[-1]
 
     def _ask(self, number: int, chunk: Chunk) -> object:
         reference = object()
@@ -83,11 +89,11 @@ def test_every_chunk_is_done_once_whatever_workers_are_lost(seed: int) -> None:
         return {"number": chunk.number, "images": 2}
 
     ray = Pretended(work, seed=seed)
-    run = _Run(ray, ray.actors, chunks(50))
+    run = _Run(ray, ray.start, ray.count, chunks(50))
     run.run()
     assert counted == Counter(range(50)) and sum(losses.values()) > 0
     assert max(ray.most.values()) == AHEAD  # nobody is handed more than that at a time
-    assert ray.killed == ray.actors
+    assert len(ray.started) > ray.count and ray.killed == run.actors and len(ray.killed) == ray.count
 
 
 def test_a_chunk_that_ends_every_worker_is_told_with_its_photos() -> None:
@@ -98,7 +104,7 @@ def test_a_chunk_that_ends_every_worker_is_told_with_its_photos() -> None:
 
     ray = Pretended(work)
     with pytest.raises(WorkError, match=f"{TRIES} workers ended over one chunk") as caught:
-        _Run(ray, ray.actors, chunks(10)).run()
+        _Run(ray, ray.start, ray.count, chunks(10)).run()
     assert "7a.jpg to 7b.jpg" in caught.value.message
 
 
@@ -106,14 +112,14 @@ def test_a_worker_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(cluster, "LATE_S", 0.0)
     ray = Pretended(lambda number, chunk: {"number": chunk.number, "images": 2})
     ray.wait = lambda references, **_: ([r for r in references if ray.open[r][0] != 0][:1], [])  # type: ignore[method-assign]
-    _Run(ray, ray.actors, chunks(12)).run()
+    _Run(ray, ray.start, ray.count, chunks(12)).run()
     assert {chunk.number for number, chunk in ray.asked if number != 0} == set(range(12))
 
 
 def test_the_users_faults_arrive_as_such() -> None:
     ray = Pretended(lambda *_: {"fault": ["no weights", "a.pth", ""], "failed": False})
     with pytest.raises(UserError, match="no weights") as caught:
-        _Run(ray, ray.actors, chunks(3)).run()
+        _Run(ray, ray.start, ray.count, chunks(3)).run()
     assert caught.value.exit_code == 2
 
 

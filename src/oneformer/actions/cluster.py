@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,9 +150,9 @@ def predict_on(
         log.info("%d images, %d of %d chunks are left", len(found.files), len(left), len(chunks))
         began = time.monotonic()
         if left:
-            actor = ray.remote(**kind, max_restarts=-1, max_task_retries=0)(Worker)
+            actor = ray.remote(**kind)(Worker)
             told = to_dict(_for_worker(spec)), str(found.root.absolute()), str(path)
-            _Run(ray, [actor.remote(*told) for _ in range(min(count, len(left)))], left).run()
+            _Run(ray, lambda: actor.remote(*told), min(count, len(left)), left).run()
         seconds = time.monotonic() - began
         known = json.loads((path / PARTS / MODEL).read_text(encoding="utf-8"))
         about = {"checkpoint": Path(spec.inference.checkpoint).name, "passed_over": len(found.others)}
@@ -238,11 +238,14 @@ class _Run:
     """Hands chunks to workers until all are done."""
 
     ray: Any
-    actors: list[Any]
+    start: Callable[[], Any]
+    """Starts a worker; it begins when there is room for it."""
+    count: int
     chunks: Sequence[Chunk]
+    actors: list[Any] = field(default_factory=list)
     waits: deque[Chunk] = field(default_factory=deque)
-    flying: dict[Any, tuple[int, Chunk, float]] = field(default_factory=dict)
-    """Reference -> number of the worker, its chunk, and since when."""
+    flying: dict[Any, tuple[Any, Chunk, float]] = field(default_factory=dict)
+    """Reference -> the worker, its chunk, and since when."""
     done: set[int] = field(default_factory=set)
     tries: Counter[int] = field(default_factory=Counter)
 
@@ -251,6 +254,7 @@ class _Run:
         from oneformer.predict.progress import Progress
 
         self.waits.extend(self.chunks)
+        self.actors = [self.start() for _ in range(self.count)]
         try:
             with Progress("inference", sum(len(chunk.files) for chunk in self.chunks)) as progress:
                 while len(self.done) < len(self.chunks):
@@ -263,17 +267,17 @@ class _Run:
                 self.ray.kill(actor)
 
     def _hand_out(self) -> None:
-        for number in range(len(self.actors)):
-            while self.waits and self._load(number) < AHEAD:
-                self._give(number, self.waits.popleft())
-            if not self.waits and not self._load(number) and (late := self._late()):
-                self._give(number, late)
+        for actor in self.actors:
+            while self.waits and self._load(actor) < AHEAD:
+                self._give(actor, self.waits.popleft())
+            if not self.waits and not self._load(actor) and (late := self._late()):
+                self._give(actor, late)
 
-    def _load(self, number: int) -> int:
-        return sum(other == number for other, _, _ in self.flying.values())
+    def _load(self, actor: Any) -> int:
+        return sum(other is actor for other, _, _ in self.flying.values())
 
-    def _give(self, number: int, chunk: Chunk) -> None:
-        self.flying[self.actors[number].do.remote(chunk)] = number, chunk, time.monotonic()
+    def _give(self, actor: Any, chunk: Chunk) -> None:
+        self.flying[actor.do.remote(chunk)] = actor, chunk, time.monotonic()
 
     def _late(self) -> Chunk | None:
         """A chunk that one worker alone has had for long."""
@@ -285,11 +289,11 @@ class _Run:
 
     def _take(self, reference: Any) -> int:
         """Photos that are done by what a worker has answered."""
-        _, chunk, _ = self.flying.pop(reference)
+        actor, chunk, _ = self.flying.pop(reference)
         try:
             told = self.ray.get(reference)
         except self.ray.exceptions.RayActorError as error:
-            self._lost(chunk, error)
+            self._lost(actor, chunk, error)
             return 0
         except self.ray.exceptions.RayTaskError as error:
             raise WorkError(f"a worker failed: {str(error.cause or error).strip()}", where=chunk.files[0]) from error
@@ -301,8 +305,9 @@ class _Run:
         self.done.add(chunk.number)
         return len(chunk.files)
 
-    def _lost(self, chunk: Chunk, error: Exception) -> None:
-        """Give a chunk whose worker is gone to another one; the worker itself is started again by Ray."""
+    def _lost(self, actor: Any, chunk: Chunk, error: Exception) -> None:
+        """Give a chunk whose worker is gone to another one, and start a new worker in the lost one's place."""
+        self.actors = [self.start() if other is actor else other for other in self.actors]
         self.tries[chunk.number] += 1
         if self.tries[chunk.number] >= TRIES:
             last = str(error).strip().splitlines()
