@@ -119,6 +119,35 @@ def test_a_training_lies_in_the_bucket_as_in_its_folder_and_no_secret_with_it(
     assert not Path("s3:").exists()
 
 
+def test_every_command_takes_the_weights_from_the_bucket_and_leaves_its_results_there(
+    data: TinyDataset, bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from two_layers import two_layers
+
+    assert train(data, "chain") == cli.DONE
+    shutil.rmtree(tmp_path / "cache")  # another machine
+    best = address("chain/train/oneformer_model_best.pth")
+    common = [*words(data, Path("x")), f"results_dir={address('chain')}"]
+    assert cli.main(["evaluate", *common, f"evaluate.checkpoint={best}"]) == cli.DONE, capsys.readouterr().err
+    assert {"metrics.json", "report.html", "experiment.yaml", "status.json"} <= bucket.names("chain/evaluate/")
+    assert f"checkpoint: {best}" in bucket.read("chain/evaluate/experiment.yaml").decode()
+    assert not (here(address("chain/train")) / "model_epoch_001_step_00002.pth").exists(), "only what is needed comes"
+    shown = [f"inference.checkpoint={best}", f"inference.images_dir={data.images}"]
+    assert cli.main(["inference", *common, *shown]) == cli.DONE
+    assert {"predictions.json", "overlays/000000.jpg"} & bucket.names("chain/inference/")
+    with two_layers():
+        made = [f"export.checkpoint={best}", "export.input_height=64", "export.input_width=96", "export.on_cpu=true"]
+        code = cli.main(["export", *common, *made])
+    assert code == cli.DONE, capsys.readouterr().err
+    assert {"model.onnx", "model.json", "parity.json"} <= bucket.names("chain/export/")
+    none = address("chain/train/none.pth")
+    assert cli.main(["evaluate", *common, f"evaluate.checkpoint={none}"]) == cli.WRONG_REQUEST
+    err = capsys.readouterr().err
+    assert "there is no such file at this address" in err and "oneformer_model_best.pth" in err
+    assert cli.main(["evaluate", "--dry-run", *common, f"evaluate.checkpoint={best}"]) == cli.WRONG_REQUEST
+    assert "a dry run fetches nothing" in capsys.readouterr().err
+
+
 def test_status_lines_are_there_while_it_runs(
     data: TinyDataset, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from oneformer.actions.plan import Plan
 from oneformer.errors import SpecError, UserError
-from oneformer.runs.away import address_of, here, is_away
+from oneformer.runs.away import address_of, here, is_away, is_in_store, standing_for
 from oneformer.runs.key import using
-from oneformer.spec.tree import get
+from oneformer.spec.tree import get, with_value
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
@@ -27,6 +27,14 @@ R = TypeVar("R")
 Run = Callable[Concatenate["ExperimentSpec", P], R]
 # Keys of files and folders of this machine, which are not fetched and not uploaded by themselves.
 OWN = {"export": ("export.onnx_file",), "gen_trt_engine": ("gen_trt_engine.trt_engine", "gen_trt_engine.timing_cache")}
+WEIGHTS = {
+    "train": ("train.pretrained_model", "train.pretrained_backbone", "train.resume_training_checkpoint_path"),
+    "evaluate": ("evaluate.checkpoint", "evaluate.trt_engine"),
+    "inference": ("inference.checkpoint", "inference.trt_engine"),
+    "export": ("export.checkpoint",),
+    "quantize": ("quantize.model_path",),
+    "gen_trt_engine": ("gen_trt_engine.onnx_file",),
+}
 SHARED = ("train", "evaluate", "inference")
 """Actions that several processes may run together."""
 
@@ -42,14 +50,44 @@ def action(name: str) -> Callable[[Run[P, R]], Run[P, R]]:
         def around(spec: ExperimentSpec, *args: P.args, **options: P.kwargs) -> R:
             address = address_of(spec.results_dir, name, section_dir=getattr(spec, name).results_dir)
             with using(spec.encryption_key):
-                if options.get("dry_run") or not address:
-                    return _with_address(run(spec, *args, **options), address)
-                with uploaded(spec, name, address):
-                    return run(spec, *args, **options)
+                dry = bool(options.get("dry_run"))
+                files = weights(spec, name, dry=dry)
+                with standing_for({file: get(spec, key) for key, file in files.items()}):
+                    for key, file in files.items():
+                        spec = with_value(spec, key, file)
+                    if dry or not address:
+                        return cast("R", _with_address(run(spec, *args, **options), address))
+                    with uploaded(spec, name, address):
+                        return run(spec, *args, **options)
 
         return around
 
     return wrap
+
+
+def weights(spec: ExperimentSpec, name: str, *, dry: bool) -> dict[str, str]:
+    """Key -> file of this machine, for the weights and graphs that the spec names by addresses of object stores.
+
+    Raises:
+        UserError: one of them cannot be fetched, or nothing may be (`dry`).
+    """
+    away = {key: get(spec, key) for key in WEIGHTS[name] if is_in_store(get(spec, key))}
+    if not away:
+        return {}
+    if dry:
+        hint = "name a file of this machine, or let it run"
+        raise SpecError(
+            "a dry run fetches nothing, and without the file it cannot tell", where=next(iter(away)), hint=hint
+        )
+    from oneformer.actions.mirror import model_file
+    from oneformer.data.sources.address import Address, parsed
+
+    found = {}
+    for key, text in away.items():
+        place = parsed(text, key=key)
+        assert isinstance(place, Address)
+        found[key] = str(model_file(place, _limits(spec.dataset.sources)))
+    return found
 
 
 def _with_address(done: Any, address: str) -> Any:

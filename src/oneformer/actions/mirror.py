@@ -21,12 +21,13 @@ from oneformer.data.sources.names import Refused, inside
 from oneformer.data.sources.store import Store, patiently, version_of
 from oneformer.data.sources.transfer import Limits, Unreachable, transfer
 from oneformer.data.sources.upload import copied, put, removed
-from oneformer.errors import UserError, WorkError
+from oneformer.errors import CheckpointError, UserError, WorkError
 from oneformer.runs.atomic import write_json
-from oneformer.runs.away import EXCLUDES
+from oneformer.runs.away import EXCLUDES, here
 
 log = logging.getLogger(__name__)
 
+ENDINGS = (".pth", ".onnx", ".xml", ".pt2", ".engine", ".plan")
 NOTE = ".results.json"
 STATUS = "status.json"
 STATUS_S, ALL_S = 2.0, 15.0  # seconds between looks at the status lines, and at all files
@@ -82,6 +83,10 @@ class Mirror:
                 write_json(self.folder / NOTE, self._noted)
         except Unreachable as fault:
             raise self._told(fault, "fetched") from fault
+
+    def names(self) -> list[str]:
+        """What is at the address, as of the last look."""
+        return sorted(self._noted)
 
     def push(self, only: str = "") -> None:
         """Upload what is new or has changed here, or one file alone, and remove there what is gone here.
@@ -221,6 +226,27 @@ class Mirror:
         file.unlink(missing_ok=True)  # a link is replaced, not what it leads to
         part.replace(file)
         entry["sha256"] = found
+
+
+def model_file(address: Address, limits: Limits) -> Path:
+    """A weight file or graph at an address, with what belongs to it beside it, in a folder of this machine.
+
+    Raises:
+        UserError: it is not there, cannot be read, or has another checksum than the address says.
+    """
+    place, _, name = address.url.rpartition("/")
+    stem = name.rpartition(".")[0]
+    beside = (f"{stem}.bin", f"{stem}.json", f"{name}.json", f"{name}.data", "metrics.csv")
+    mirror = Mirror(Address(place), here(place), limits)
+    mirror.bring(lambda found: found == name or found in beside)
+    file = mirror.folder / name
+    if name not in mirror.names():
+        near = [found for found in mirror.names() if found.endswith(ENDINGS)]
+        hint = f"there are {', '.join(near[-5:])}" if near else "there is no weight file beside it either"
+        raise CheckpointError("there is no such file at this address", where=address.told, hint=hint)
+    if address.checksum and digest(file) != address.checksum:
+        raise CheckpointError("the file has another checksum than asked for", where=address.told)
+    return file
 
 
 class Watching(threading.Thread):

@@ -6,7 +6,12 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from oneformer.errors import SpecError
 
@@ -14,6 +19,7 @@ KINDS = ("s3", "aws", "gs", "gcs", "az", "azure", "abfs")
 ACTIONS = ("train", "evaluate", "inference", "export", "quantize", "gen_trt_engine")
 EXCLUDES = ("inputs/",)
 """What of a results folder is never uploaded, beside files whose name begins with a point."""
+_FETCHED: ContextVar[Mapping[str, str]] = ContextVar("fetched", default=MappingProxyType({}))
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -29,9 +35,32 @@ def cache_root() -> Path:
     return base / "oneformer"
 
 
+@contextmanager
+def standing_for(addresses: Mapping[str, str]) -> Iterator[None]:
+    """While open, `as_given` knows the addresses (values) that these files of this machine were fetched from."""
+    before = _FETCHED.set({**_FETCHED.get(), **addresses})
+    try:
+        yield
+    finally:
+        _FETCHED.reset(before)
+
+
+def as_given(value: Any) -> Any:
+    """Nested plain values with the addresses that a user wrote in the place of what was fetched from them."""
+    if isinstance(value, Mapping):
+        return {k: as_given(v) for k, v in value.items()}
+    return _FETCHED.get().get(value, value) if isinstance(value, str) and value else value
+
+
 def is_away(text: str) -> bool:
-    """Whether a results folder is an address; nothing is looked up."""
+    """Whether it is an address; nothing is looked up."""
     return _SCHEME.match(text) is not None
+
+
+def is_in_store(text: str) -> bool:
+    """Whether it is an address of an object store that results can be kept in."""
+    scheme = _SCHEME.match(text)
+    return scheme is not None and scheme[1].lower() in KINDS
 
 
 def address_of(results_dir: str, action: str, *, section_dir: str = "") -> str:

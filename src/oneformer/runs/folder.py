@@ -24,7 +24,7 @@ from typing import Any
 
 from oneformer.errors import UserError
 from oneformer.runs.atomic import write_text
-from oneformer.runs.away import address_of, here
+from oneformer.runs.away import address_of, as_given, here
 from oneformer.runs.editor import schema_line
 from oneformer.runs.secrets import masked
 
@@ -89,7 +89,7 @@ class RunFolder:
         yaml.default_flow_style = None
         yaml.width = 120
         body = io.StringIO()
-        yaml.dump(masked(dict(spec)), body)
+        yaml.dump(masked(as_given(dict(spec))), body)
         return write_text(self.path / "experiment.yaml", header + body.getvalue())
 
 
