@@ -286,3 +286,13 @@ def test_a_range_may_be_given_by_its_key_on_the_command_line(root: str) -> None:
     assert (found["train.optim.lr"], found["train.optim.weight_decay"]) == (1e-3, 0.1)
     with pytest.raises(UserErrors, match="train.optim.lr has two ranges"):
         space("automl.ranges={train.optim.lr: {valid_max: 1e-3}, train: {optim: {lr: {valid_max: 1e-2}}}}")
+
+
+def test_the_command_draws_by_the_bounds_and_tells_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["automl", "space", "preset=swin_t", BOUND]) == cli.DONE
+    assert "dataset.max_scale has to be above dataset.min_scale" in capsys.readouterr().out
+    assert cli.main(["automl", "space", "preset=swin_t", BOUND, "--json"]) == cli.DONE
+    told = json.loads(capsys.readouterr().out)["searched"]["dataset.max_scale"]
+    assert told["has_to_be"] == "above dataset.min_scale" and told["draws"]["P50"] > 1.55, (
+        "without the bound it were 1.5"
+    )

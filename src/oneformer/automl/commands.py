@@ -20,6 +20,7 @@ from oneformer.errors import UserError
 
 if TYPE_CHECKING:
     from oneformer.automl.brain import Brain
+    from oneformer.automl.executor import Executor
     from oneformer.automl.dimension import Dimension
     from oneformer.automl.schedule import Expected
     from oneformer.automl.trial import Trial
@@ -63,6 +64,8 @@ class SpaceShown:
             rows.append((d.key, d.scale, _shown(d.own), *limits, *numbers))
         head = ("key", "scale", "own value", "lowest", "highest", *(f"P{p}" for p in PERCENTILES))
         lines = [align(head, rows, text_columns=2)]
+        bound = [f"{d.key} has to be {d.bound.words}" for d in self.space.dimensions if d.bound]
+        lines += ["", *bound] if bound else []
         if self.space.left_out:
             lines += ["", *(f"not searched: {key} ({why})" for key, why in self.space.left_out.items())]
         return "\n".join(lines)
@@ -79,6 +82,9 @@ def space(spec: ExperimentSpec, *, dry_run: bool = False) -> SpaceShown:  # noqa
     found = space_of(spec)
     places = np.random.default_rng(0).random((len(found.dimensions), DRAWS))
     draws = {d.key: [d.at(float(p)) for p in row] for d, row in zip(found.dimensions, places, strict=True)}
+    if any(d.bound for d in found.dimensions):
+        points = [found.settled({key: drawn[n] for key, drawn in draws.items()}) for n in range(DRAWS)]
+        draws = {key: [point[key] for point in points] for key in draws}
     return SpaceShown(found, draws)
 
 
@@ -248,8 +254,13 @@ class Progress:
         return "\n".join(lines)
 
 
-def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
+def run(spec: ExperimentSpec, *, dry_run: bool = False, **on: str) -> Progress | Plan:
     """Start the search in its folder, or go on with it.
+
+    Args:
+        spec: what is asked for.
+        dry_run: tell the files and stop.
+        on: `cluster`, `trial_cpus` and `trial_gpus`: the Ray cluster that trains, and each trial's share of it.
 
     Raises:
         UserError: another process runs it, it has other settings, the limit on disk space is too low, or the spec
@@ -265,16 +276,16 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
     if spec.automl.max_disk_mib:
         _checked(study)
     from oneformer.automl.controller import STOP, Controller
-    from oneformer.automl.executor import Local
     from oneformer.runs import RunFolder, StatusLog
     from oneformer.spec.tree import to_dict
 
+    place = _place(spec, on)
     kept = RunFolder(spec.results_dir, "automl", section_dir=spec.automl.results_dir)
     with held(kept.path), Ledger(kept.path) as ledger, StatusLog(kept.status, "automl") as status:
         study.agree(ledger)
         kept.write_experiment(to_dict(spec), seed=spec.automl.seed)
         (kept.path / STOP).unlink(missing_ok=True)
-        controller = Controller(study, ledger, Local(spec.automl.max_concurrent))
+        controller = Controller(study, ledger, place)
         try:
             ended = controller.run()
         except KeyboardInterrupt:
@@ -284,6 +295,19 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress | Plan:
         kpi = {done.brain.goal.name: best.rungs[best.epochs].score} if best else {}
         status.running(f"{len(ledger.trials)} trials.", kpi=kpi)
     return done
+
+
+def _place(spec: ExperimentSpec, on: Mapping[str, str]) -> Executor:
+    """Where trainings run: processes of this machine, or a cluster."""
+    if on.get("cluster"):
+        from oneformer.automl.on_ray import on_ray
+
+        return on_ray(on["cluster"], cpus=on.get("trial_cpus", ""), gpus=on.get("trial_gpus", ""))
+    if on:
+        raise UserError("a share is of a cluster", where="--trial-cpus, --trial-gpus", hint="name it with --cluster")
+    from oneformer.automl.executor import Local
+
+    return Local(spec.automl.max_concurrent)
 
 
 def status(spec: ExperimentSpec, *, dry_run: bool = False) -> Progress:  # noqa: ARG001  # nothing is written
