@@ -97,7 +97,7 @@ def test_a_machine_is_known_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> 
     assert number() == 1
 
 
-@pytest.mark.parametrize("executor", ["local", "docker"])
+@pytest.mark.parametrize("executor", ["local", "docker", "ray"])
 def test_executors_of_one_machine_refuse_several(executor: str, store: Store) -> None:
     with pytest.raises(UserError, match=f"{executor} does not run a job on 2 machines"):
         create_job("train", None, ["train.num_nodes=2"], jobs=store.root, executor=executor, options={})

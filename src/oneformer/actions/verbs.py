@@ -73,6 +73,11 @@ VERBS = {
         "oneformer.automl.commands",
         "search for better settings, or go on with a search",
         "oneformer automl run -e spec.yaml automl.max_concurrent=2",
+        arguments=(
+            Argument("--cluster", "Ray cluster that trains: auto, or ray://HOST:PORT", metavar="ADDRESS"),
+            Argument("--trial-cpus", "processors of the cluster that each training holds (default 1)", metavar="N"),
+            Argument("--trial-gpus", "GPUs of each, 0.5 for a half (default 1 where there are any)", metavar="N"),
+        ),
     ),
     "automl status": Verb(
         "oneformer.automl.commands",
@@ -235,7 +240,7 @@ VERBS = {
             Argument("--checkpoint", "of a training: best (default), latest, epoch:N or step:N", metavar="CHOICE"),
             Argument("--ptm", "weights to start from", metavar="FILE"),
             Argument("--infer", "what fills in keys of the spec, beside the usual", metavar="KEY=FUNCTION,..."),
-            Argument("--executor", "who runs it (default local)", choices=("local", "slurm", "kubernetes", "docker")),
+            Argument("--executor", "who runs it (default local)", choices=("local", "slurm", "kubernetes", "docker", "ray")),
             Argument("--options", "what is said to the executor, such as partition=gpu", metavar="NAME=VALUE,..."),
             Argument("--gpus", "GPUs it needs; what the spec says where left out", metavar="N"),
             Argument("--cpus", "processors it needs; all for work on the CPU where left out", metavar="N"),

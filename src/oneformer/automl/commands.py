@@ -20,8 +20,8 @@ from oneformer.errors import UserError
 
 if TYPE_CHECKING:
     from oneformer.automl.brain import Brain
-    from oneformer.automl.executor import Executor
     from oneformer.automl.dimension import Dimension
+    from oneformer.automl.executor import Executor
     from oneformer.automl.schedule import Expected
     from oneformer.automl.trial import Trial
     from oneformer.spec import ExperimentSpec

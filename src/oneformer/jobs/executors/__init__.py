@@ -9,9 +9,16 @@ from oneformer.jobs.executors.base import Executor
 from oneformer.jobs.executors.docker import Docker
 from oneformer.jobs.executors.kubernetes import Kubernetes
 from oneformer.jobs.executors.local import Local
+from oneformer.jobs.executors.ray import Ray
 from oneformer.jobs.executors.slurm import Slurm
 
-EXECUTORS: dict[str, Executor] = {"local": Local(), "slurm": Slurm(), "kubernetes": Kubernetes(), "docker": Docker()}
+EXECUTORS: dict[str, Executor] = {
+    "local": Local(),
+    "slurm": Slurm(),
+    "kubernetes": Kubernetes(),
+    "docker": Docker(),
+    "ray": Ray(),
+}
 
 __all__ = ["EXECUTORS", "Executor", "executor_of"]
 
