@@ -50,6 +50,7 @@ def test_every_fault_of_the_spec_is_told_and_nothing_is_left(idle: None, store: 
     [
         ("train", ["results_dir=elsewhere"], {}, "its own folder"),
         ("train", ["train.results_dir=elsewhere"], {}, "its own folder"),
+        ("train", ["train.results_dir=s3://bucket/x"], {}, "its own folder, and are not uploaded"),
         ("train", [], {"parent": "train-000000"}, "there is no job"),
         ("train", [], {"executor": "moon"}, "there is no executor 'moon'"),
         ("train", [], {"cpus": 3}, "this machine has 2"),
@@ -63,6 +64,11 @@ def test_wrong_requests_are_refused(
     with pytest.raises(UserError, match=said):
         create_job(action, None, words, jobs=store.root, **wishes)
     assert not store.root.exists() or not store.ids()
+
+
+def test_jobs_are_not_kept_in_an_object_store() -> None:
+    with pytest.raises(UserError, match="jobs cannot be kept in an object store"):
+        create_job("train", None, [], jobs="s3://bucket/jobs")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from oneformer.cli import main
 from oneformer.runs import encrypt
 from oneformer.runs.encrypt import is_encrypted
 from oneformer.runs.key import VARIABLE, using
+from stand_in import stand_in
 from story.tiny_model import write_tiny_checkpoint
 from tiny import TinyDataset, write_tiny_dataset
 from train.small import small_data, words
@@ -116,6 +117,30 @@ def test_a_converted_file_is_plain_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_key_on_a_command_line_is_warned_of(tmp_path: Path) -> None:
     code, said = run("train", "--dry-run", f"encryption_key={KEY}", f"results_dir={tmp_path}")
     assert "everybody on this machine can see a key on a command line" in said and code == 0
+
+
+def test_a_missing_package_is_told_before_anything_is_computed(spec: Path, tmp_path: Path) -> None:
+    with stand_in("cryptography", None):  # type: ignore[arg-type]
+        code, said = run("train", "-e", spec, f"results_dir={tmp_path / 'results'}")
+    assert code == 2 and 'pip install "oneformer[encryption]"' in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_jobs_of_a_chain_share_the_key_and_none_of_their_files_tells_it_but_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = small_data(tmp_path)
+    monkeypatch.setenv(VARIABLE, KEY)
+    short = ("train.iters_per_epoch=1", "train.num_epochs=1")
+    given = [word for word in words(data, tmp_path, *short) if not word.startswith("results_dir=")]
+    first = oneformer.create_job("train", words=given, jobs=tmp_path / "jobs")
+    monkeypatch.delenv(VARIABLE)
+    assert first.wait(300) == "COMPLETE", first.log
+    assert is_encrypted(first.results / "train" / "oneformer_model_best.pth")
+    second = oneformer.create_job("evaluate", words=given, parent=first.id, jobs=tmp_path / "jobs")
+    assert second.wait(300) == "COMPLETE", second.log
+    assert {file.name for file in told(tmp_path / "jobs")} == {"secrets.json"}
+    assert all(file.stat().st_mode & 0o077 == 0 for file in told(tmp_path / "jobs"))
 
 
 def exported(data: TinyDataset, checkpoint: Path, results: Path, spec: Path, format: str) -> Path:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from oneformer.actions.plan import Plan
 from oneformer.errors import SpecError, UserError
 from oneformer.runs.away import address_of, here, is_away, is_in_store, standing_for
-from oneformer.runs.key import using
+from oneformer.runs.encrypt import check_installed
+from oneformer.runs.key import using, writing_key
 from oneformer.spec.tree import get, with_value
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def action(name: str) -> Callable[[Run[P, R]], Run[P, R]]:
         def around(spec: ExperimentSpec, *args: P.args, **options: P.kwargs) -> R:
             address = address_of(spec.results_dir, name, section_dir=getattr(spec, name).results_dir)
             with using(spec.encryption_key):
+                if writing_key():  # before anything is computed
+                    check_installed()
                 dry = bool(options.get("dry_run"))
                 files = weights(spec, name, dry=dry)
                 with standing_for({file: get(spec, key) for key, file in files.items()}):

@@ -60,7 +60,7 @@ class Study:
         measured = {name: dict(said) for name, said in self.spec.automl.objectives.items()}
         spec.automl, spec.automl_policy = AutomlSpec(objectives=measured, combine=self.spec.automl.combine), "off"
         spec.preset = ""  # all of its values are in the spec already
-        spec.encryption_key = ""  # nothing reads it, so that it need not be written anywhere
+        spec.encryption_key = ""  # it is written nowhere: trainings get it by their environment
         return spec
 
     def epoch_for(self, epoch: int) -> int:

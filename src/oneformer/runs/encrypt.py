@@ -36,6 +36,16 @@ HEAD = len(MAGIC) + 1 + 2 * SALT + CHECK
 BLOCK = 2**20
 
 
+def check_installed() -> None:
+    """Raise MissingExtra when nothing can be encrypted here."""
+    try:
+        import cryptography
+
+        assert cryptography
+    except ImportError as error:
+        raise MissingExtra("cryptography", extra="encryption", needed_for="encryption_key") from error
+
+
 class Writer(io.RawIOBase):
     """Encrypts what is written into it; the file is whole once `finish` was called.
 
@@ -242,8 +252,7 @@ def _cipher(key: str, cost: int, salt: bytes, own: bytes) -> tuple[Any, bytes]:
 @lru_cache(maxsize=8)
 def _stretched(key: str, cost: int, salt: bytes) -> bytes:
     """The passphrase as a key of 32 bytes."""
-    try:
-        from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-    except ImportError as error:
-        raise MissingExtra("cryptography", extra="encryption", needed_for="encryption") from error
+    check_installed()
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
     return Scrypt(salt=salt, length=32, n=2**cost, r=8, p=1).derive(normalize("NFC", key).encode("utf-8"))
