@@ -23,6 +23,9 @@ from oneformer.actions import gen_trt_engine
 from oneformer.cli import main
 from oneformer.engines.onnxruntime import OnnxRuntimeEngine
 from oneformer.engines.tensorrt import TensorrtEngine
+from oneformer.runs import encrypt
+from oneformer.runs.atomic import write_atomic
+from oneformer.runs.key import VARIABLE
 from story.tiny_model import TINY
 from tiny import TinyDataset, write_tiny_dataset
 from trt.fake_library import fake_library, on_the_cpu
@@ -92,6 +95,29 @@ def test_the_files_of_the_contract_are_written(words: list[str], tmp_path: Path)
     assert "1 in fp32, 6 in fp16" in out and "2 x 3 x 64 x 96" in out
     lines = [json.loads(line) for line in (tmp_path / "gen_trt_engine" / "status.json").read_text().splitlines()]
     assert (lines[0]["status"], lines[-1]["status"]) == ("STARTED", "SUCCESS")
+
+
+@pytest.mark.parametrize("data_type", ["fp16", "int8"])
+def test_with_a_key_graph_and_engine_are_encrypted(
+    words: list[str], onnx: Path, data: TinyDataset, tmp_path: Path, gpu: None, monkeypatch: pytest.MonkeyPatch,
+    data_type: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(encrypt, "COST", 12)
+    plain = onnx.read_bytes()
+    write_atomic(onnx, lambda file: file.write(plain), key="a long walk")
+    more = (f"gen_trt_engine.tensorrt.data_type={data_type}", f"gen_trt_engine.tensorrt.calibration_dir={data.images}")
+    code, _, err = run("gen_trt_engine", *words, *more)
+    assert code == 2 and "encrypted, and no key is given" in err
+    monkeypatch.setenv(VARIABLE, "a long walk")
+    code, _, err = run("gen_trt_engine", *words, *more)
+    assert code == 0, err
+    engine = tmp_path / "gen_trt_engine" / "model.engine"
+    assert encrypt.is_encrypted(engine) and proof(tmp_path)["compared"] == "engine"
+    assert built(tmp_path)["bytes"] == encrypt.plain_size(engine)
+    assert {p.name for p in engine.parent.iterdir()} == FILES
+    monkeypatch.setenv(VARIABLE, "another walk")
+    with pytest.raises(oneformer.UserError, match="another key"):
+        oneformer.load(engine)
 
 
 def test_without_a_gpu_the_engine_s_graph_is_compared_and_that_is_said(words: list[str], tmp_path: Path) -> None:

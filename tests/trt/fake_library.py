@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
@@ -76,7 +77,7 @@ class Tensor:
 
 @dataclass
 class Network:
-    file: Path | None = None
+    content: bytes | None = None
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     num_layers: int = 0
@@ -124,9 +125,12 @@ class OnnxParser:
         return self.faults[index]
 
     def parse_from_file(self, path: str) -> bool:
-        graph = ir.load(path).graph
+        return self.parse(Path(path).read_bytes())
+
+    def parse(self, content: bytes) -> bool:
+        graph = ir.from_proto(onnx.load_from_string(content)).graph
         self.faults = [Fault(str(n.name), n.op_type) for n in graph if n.op_type in FOREIGN]
-        self.network.file, self.network.num_layers = Path(path), len(graph)
+        self.network.content, self.network.num_layers = content, len(graph)
         self.network.inputs = [Tensor.of(value) for value in graph.inputs]
         self.network.outputs = [Tensor.of(value) for value in graph.outputs]
         return not self.faults
@@ -193,10 +197,10 @@ class Builder:
                     self.logger.log(ILogger.ERROR, f"{tensor.name}: the profile does not fit the network")
                     return None
         self.logger.log(ILogger.INFO, "built")
-        assert network.file is not None
+        assert network.content is not None
         ports = {name: [vars(t) for t in getattr(network, name)] for name in ("inputs", "outputs")}
         head = json.dumps({"profile": config.profile, **config.told, **ports}).encode()
-        return bytearray(MAGIC + head + b"\n" + network.file.read_bytes())
+        return bytearray(MAGIC + head + b"\n" + network.content)
 
 
 class Runtime:
