@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,8 +29,11 @@ READY = "ready"
 CHILD = "ONEFORMER_CHILD_RANK"
 INTERRUPTED = 130
 LOOK_S = 0.5
+LOST = re.compile(r"connection (reset|closed) by peer|broken pipe|read error|remote process exited", re.IGNORECASE)
 PATIENCE_S = 3.0
 """A collective that a process is missing from mostly fails by itself, which also saves what can be saved."""
+ENDING_S = 10.0
+"""A connection breaks before the process at its other end is gone."""
 LAST_S = 30.0
 """After this long in a call that does not come back (NCCL's do not), the process is ended from inside."""
 
@@ -98,10 +102,15 @@ def ranks(
             if child.process.wait(GRACE_S) not in (0, INTERRUPTED):
                 raise child.failure()
     except (Exception, KeyboardInterrupt) as error:
-        failed = [child for child in children if child.failed]
+        lost = isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
+        failed = _failed(children, within_s=ENDING_S if lost else 0.0)
         mine = isinstance(error, WorkError) or (isinstance(error, KeyboardInterrupt) and not watch.interrupted)
         if failed and not mine:
             raise failed[0].failure() from error
+        if lost:
+            raise WorkError(
+                "the connection to another process of this run broke", hint="that process, or its machine, says why"
+            ) from error
         raise
     finally:
         watch.done.set()
@@ -111,6 +120,16 @@ def ranks(
         os.environ.update(before)
         for child in children:
             _end(child)
+
+
+def _failed(children: Sequence[_Child], *, within_s: float) -> list[_Child]:
+    """The children that have failed; where one must have, it gets some time to come to its end."""
+    until = time.monotonic() + within_s
+    while not (failed := [child for child in children if child.failed]):
+        if not children or time.monotonic() >= until:
+            break
+        time.sleep(0.05)
+    return failed
 
 
 def _nothing() -> None:
