@@ -93,7 +93,7 @@ class Advisor:
             if wanted > LONGEST_S:
                 raise Unadvised(f"{why}, and wants to be left alone for {wanted:.0f} s")
             if tries > self.retries:
-                raise Unadvised(f"{why} ({tries} tries)")
+                raise Unadvised(f"{why} ({tries} {'try' if tries == 1 else 'tries'})")
             seconds = pause(tries, wanted)
             log.warning("the language model gives no trial: %s; asked again in %.0f s", why, seconds)
             self.wait(seconds)
