@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import threading
 import time
@@ -99,7 +100,8 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CHEAP_EPOCH_S", "0.3")
-    module.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray writes one into the home folder
+    module.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield module
     module.shutdown()
 

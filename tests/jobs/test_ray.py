@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -101,21 +102,20 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert shutil.which("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     port, server = free_port(), free_port()
     words = ["--head", "--block", f"--port={port}", f"--dashboard-port={server}", "--num-cpus=2", "--num-gpus=0"]
     with (tmp_path / "ray.txt").open("w") as said:
         process = subprocess.Popen(["ray", "start", *words], stdout=said, stderr=said, start_new_session=True)
     address = f"http://127.0.0.1:{server}"
-    until(
-        lambda: (
-            subprocess.run(["ray", "job", "list", "--address", address], capture_output=True, check=False).returncode
-            == 0
-        ),
-        seconds=180,
-    )
-    yield address
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(60)
+    ask = ["ray", "job", "list", "--address", address]
+    try:
+        until(lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0, seconds=180)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
 
 
 @pytest.mark.slow

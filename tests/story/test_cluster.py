@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import signal
 import threading
 import time
@@ -264,12 +265,11 @@ def test_without_ray_it_is_told_what_to_install(
 
 
 @pytest.fixture
-def ray() -> Iterator[Any]:
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A cluster of two processors on this machine."""
     module = pytest.importorskip("ray", reason="ray is not installed (the extra [ray])")
-    module.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config={"health_check_period_ms": 2000}
-    )
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray writes one into the home folder
+    module.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield module
     module.shutdown()
 
