@@ -16,6 +16,7 @@ from data.sources.servers import Server, in_front_of
 from oneformer import cli
 from oneformer.actions import mirror as mirrors
 from oneformer.runs.away import here
+from oneformer.runs.encrypt import MAGIC
 from oneformer.train.module import TrainingModule
 from tiny import TinyDataset
 from train.small import small_data, words
@@ -199,6 +200,20 @@ def test_an_interrupt_ends_with_an_upload_and_another_machine_goes_on(
     line.asked.clear()
     assert train(data, "stopped", "train.resume_training_checkpoint_path=auto") == cli.DONE
     assert sent(line) and not [name for name in sent(line) if name.endswith(".pth")]
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_uploads_and_a_key_encrypts_what_it_does(
+    data: TinyDataset, bucket: Bucket, line: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEFORMER_ENCRYPTION_KEY", "a long walk by the sea")
+    assert train(data, "two", "train.num_gpus=2") == cli.DONE
+    best = bucket.read("two/train/oneformer_model_best.pth")
+    assert best.startswith(MAGIC) and bucket.states("two/train/status.json")[-1] == "SUCCESS"
+    assert sent(line).count("two/train/model_epoch_001_step_00002.pth") <= 1
+    shutil.rmtree(here(address("two/train")))
+    again = ("train.num_gpus=2", "train.resume_training_checkpoint_path=auto", "train.stop_at_epoch=2")
+    assert train(data, "two", *again) == cli.DONE
 
 
 def test_what_a_killed_run_has_not_uploaded_the_next_one_does(bucket: Bucket, line: Server, tmp_path: Path) -> None:
