@@ -45,7 +45,7 @@ def test_a_search_on_the_nuclei_is_planned_run_verified_tuned_and_handed_over(tm
     assert found["progress"]["epochs"] <= planned["epochs"]["at_most"] < 9 * 9, "fewer than nine whole trainings"
     own, best = records[0], found["best"]
     assert best["epoch"] == 9 and best["result"] >= own["result"] > 0
-    assert sum(r["early_stop_epoch"] == 9 for r in records) in (1, 2, 3)
+    assert 1 <= sum(r["early_stop_epoch"] == 9 for r in records) < 9
     files = [p for p in tmp_path.glob("automl/trials/**/*.pth") if not p.is_symlink()]
     kept = {p.stat().st_ino: p.stat().st_size for p in files}
     assert sum(kept.values()) <= planned["disk_peak_mib"] * 2**20
