@@ -240,7 +240,9 @@ VERBS = {
             Argument("--checkpoint", "of a training: best (default), latest, epoch:N or step:N", metavar="CHOICE"),
             Argument("--ptm", "weights to start from", metavar="FILE"),
             Argument("--infer", "what fills in keys of the spec, beside the usual", metavar="KEY=FUNCTION,..."),
-            Argument("--executor", "who runs it (default local)", choices=("local", "slurm", "kubernetes", "docker", "ray")),
+            Argument(
+                "--executor", "who runs it (default local)", choices=("local", "slurm", "kubernetes", "docker", "ray")
+            ),
             Argument("--options", "what is said to the executor, such as partition=gpu", metavar="NAME=VALUE,..."),
             Argument("--gpus", "GPUs it needs; what the spec says where left out", metavar="N"),
             Argument("--cpus", "processors it needs; all for work on the CPU where left out", metavar="N"),
