@@ -118,6 +118,21 @@ def test_recomputing_gives_the_same_gradients() -> None:
     assert torch.equal(*gradients)
 
 
+def test_recomputing_counts_a_batch_once_in_what_batch_normalisation_keeps() -> None:
+    kept = []
+    x = torch.randn(2, 3, 5, 5)
+    for on in (False, True):
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+        recompute(block, x, on=on).sum().backward()
+        norm = block[1]
+        assert isinstance(norm, nn.BatchNorm2d) and norm.momentum == 0.1
+        kept.append([norm.running_mean, norm.running_var, norm.num_batches_tracked])
+    assert int(kept[0][2]) == 1  # type: ignore[arg-type]
+    for once, again in zip(*kept, strict=True):
+        assert torch.equal(once, again)  # type: ignore[arg-type]
+
+
 def test_full_precision_switches_autocast_off_inside() -> None:
     x, layer = torch.randn(2, 4), nn.Linear(4, 4)
     with torch.autocast("cpu", torch.bfloat16):

@@ -178,9 +178,28 @@ class DropPath(nn.Module):
 def recompute(module: Callable[..., Tensor], *args: Any, on: bool) -> Tensor:
     """`module(*args)`; when `on` and gradients are wanted, its activations are computed again in the backward pass."""
     if on and torch.is_grad_enabled():
-        out: Tensor = checkpoint(module, *args, use_reentrant=False)
+        contexts = lambda: (contextlib.nullcontext(), statistics_kept(module))  # noqa: E731  # of the first time, the second
+        out: Tensor = checkpoint(module, *args, use_reentrant=False, context_fn=contexts)
         return out
     return module(*args)
+
+
+@contextlib.contextmanager
+def statistics_kept(module: Callable[..., Tensor]) -> Iterator[None]:
+    """While open, batch normalisations use an image's statistics without adding them to those they keep."""
+    modules = module.modules() if isinstance(module, nn.Module) else ()
+    before = [
+        (norm, norm.momentum, norm.num_batches_tracked.clone())
+        for norm in modules
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.num_batches_tracked is not None
+    ]
+    for norm, _, _ in before:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in before:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 @contextlib.contextmanager
