@@ -205,7 +205,8 @@ def _keep_to_labels(spec: ExperimentSpec, records: list[Record]) -> None:
         setattr(toggling, f"{task}_on", False)
     if without:
         names = " and ".join(without)
-        log.warning("dataset.train has no labels for the %s task: it is switched off (model.task_toggling)", names)
+        which = f"{names} task: it is" if len(without) == 1 else f"{names} tasks: they are"
+        log.warning("dataset.train has no labels for the %s switched off (model.task_toggling)", which)
 
 
 def _tried(errors: list[UserError], work: Callable[[], Any]) -> Any:
