@@ -253,7 +253,7 @@ def test_a_backbone_by_address_goes_into_the_network(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("oneformer.data.sources.cache.sys.platform", "linux")
+    monkeypatch.setattr("oneformer.runs.away.sys.platform", "linux")
     source = shuffle(Holder(swin_spec())).backbone.state_dict()
     torch.save(source, tmp_path / "file.pth")
     server.content = (tmp_path / "file.pth").read_bytes()
