@@ -76,7 +76,7 @@ def test_the_export_proves_itself(case: Case) -> None:
         print(f"{name}: {difference.to_dict()}")
     if parity.settled:
         print(parity.settled.told())
-        assert parity.settled.decisions.differ < 1e-5 * parity.settled.decisions.places
+        assert parity.settled.decisions.differ < 1e-4 * parity.settled.decisions.places  # a handful, whatever the size
     assert {path.name for path in case.done.files} == {"model.onnx", "model.json"}
     assert unfit(case.done.files[0]) == []
 
