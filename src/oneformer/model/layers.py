@@ -178,27 +178,37 @@ class DropPath(nn.Module):
 def recompute(module: Callable[..., Tensor], *args: Any, on: bool) -> Tensor:
     """`module(*args)`; when `on` and gradients are wanted, its activations are computed again in the backward pass."""
     if on and torch.is_grad_enabled():
-        contexts = lambda: (contextlib.nullcontext(), statistics_kept(module))  # noqa: E731  # of the first time, the second
+
+        def contexts() -> tuple[contextlib.AbstractContextManager[None], StatisticsKept]:
+            return contextlib.nullcontext(), StatisticsKept(module)  # of the first time, and of the second
+
         out: Tensor = checkpoint(module, *args, use_reentrant=False, context_fn=contexts)
         return out
     return module(*args)
 
 
-@contextlib.contextmanager
-def statistics_kept(module: Callable[..., Tensor]) -> Iterator[None]:
-    """While open, batch normalisations use an image's statistics without adding them to those they keep."""
-    modules = module.modules() if isinstance(module, nn.Module) else ()
-    before = [
-        (norm, norm.momentum, norm.num_batches_tracked.clone())
-        for norm in modules
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.num_batches_tracked is not None
-    ]
-    for norm, _, _ in before:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in before:
+class StatisticsKept:
+    """While entered, batch normalisations use an image's statistics without adding them to those they keep.
+
+    It may be entered again, as each backward pass through the same graph does.
+    """
+
+    def __init__(self, module: Callable[..., Tensor]) -> None:
+        modules = module.modules() if isinstance(module, nn.Module) else ()
+        self.norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.before: list[tuple[float | None, Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        counts = (norm.num_batches_tracked for norm in self.norms)
+        self.before = [
+            (norm.momentum, None if count is None else count.clone())
+            for norm, count in zip(self.norms, counts, strict=True)
+        ]
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, batches) in zip(self.norms, self.before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
