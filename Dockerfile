@@ -3,12 +3,9 @@
 #   docker build --tag oneformer .
 #   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:$PWD" --workdir "$PWD" oneformer oneformer doctor
 #
-# PyPI's PyTorch for Linux is the one for NVIDIA GPUs; it runs on processors too, and takes some gigabytes. The smaller
-# one for processors alone comes from PyTorch's own index, whose address stands on its page "Get started":
-#   docker build --tag oneformer --build-arg TORCH_INDEX=ADDRESS .
+# The PyTorch that pip finds for Linux is the one for NVIDIA GPUs; it runs on processors too, and takes some gigabytes.
 FROM python:3.11-slim
 
-ARG TORCH_INDEX=
 # Extras of the package, with commas between, such as automl,onnx,s3.
 ARG EXTRAS=automl,onnx
 
@@ -17,10 +14,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 WORKDIR /opt/oneformer
 # First what changes seldom, so that a change of the code does not install it again.
 COPY requirements.lock ./
-RUN if [ -n "$TORCH_INDEX" ]; then \
-      python -m pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.lock)"; \
-    fi && \
-    python -m pip install --requirement requirements.lock
+RUN python -m pip install --requirement requirements.lock
 
 COPY pyproject.toml README.md LICENSE NOTICE CHANGELOG.md ./
 COPY src ./src

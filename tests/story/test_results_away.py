@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from data.sources.servers import Server, in_front_of
+from data.sources.servers import Server, before_s3
 from oneformer import cli
 from oneformer.actions import mirror as mirrors
 from oneformer.runs.away import here
@@ -33,14 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TinyDataset:
 @pytest.fixture(scope="module")
 def line() -> Iterator[Server]:
     """What stands before the S3 server."""
-    moto = pytest.importorskip("moto.server")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    s3 = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    s3.start()
-    with in_front_of(s3.get_host_and_port()[1]) as server:
-        server.hits = lambda method, path: method == "PUT" and path.count("/") > 1
+    with before_s3(lambda method, path: method == "PUT" and path.count("/") > 1) as server:
         yield server
-    s3.stop()
 
 
 class Bucket:
