@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from data.sources.servers import Server, before_s3
+from data.sources.servers import Server, in_front_of
 from oneformer import cli
 from oneformer.actions import mirror as mirrors
 from oneformer.runs.away import here
@@ -32,8 +33,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TinyDataset:
 @pytest.fixture(scope="module")
 def line() -> Iterator[Server]:
     """What stands before the S3 server."""
-    with before_s3(lambda method, path: method == "PUT" and path.count("/") > 1) as server:
+    moto = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    s3 = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3.start()
+    with in_front_of(s3.get_host_and_port()[1]) as server:
+        server.hits = lambda method, path: method == "PUT" and path.count("/") > 1
         yield server
+    s3.stop()
 
 
 class Bucket:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import logging
 import re
 import socket
 import struct
@@ -13,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
 
 
 @dataclass
@@ -153,16 +150,3 @@ def in_front_of(port: int, *, bearer: str = "") -> Iterator[Server]:
 
     with serving(answer) as server:
         yield server
-
-
-@contextmanager
-def before_s3(hits: Callable[[str, str], bool]) -> Iterator[Server]:
-    """What stands before a real S3 server of this machine; faults meet the requests that `hits` names."""
-    moto = pytest.importorskip("moto.server")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    s3 = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    s3.start()
-    with in_front_of(s3.get_host_and_port()[1]) as server:
-        server.hits = hits
-        yield server
-    s3.stop()

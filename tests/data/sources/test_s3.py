@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data.sources.conftest import MakeFetcher, content
-from data.sources.servers import Server, before_s3
+from data.sources.servers import Server, in_front_of
 from oneformer import cli
 from oneformer.data.sources import fetched
 from oneformer.errors import DataError, WorkError
@@ -26,9 +26,15 @@ BUCKET = "photos-of-streets"
 @pytest.fixture(scope="module")
 def line() -> Iterator[Server]:
     """What stands before the S3 server."""
-    # Objects of a bucket, not listings of one.
-    with before_s3(lambda method, path: method == "GET" and "list-type" not in path and path.count("/") > 1) as server:
+    moto = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    s3 = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3.start()
+    with in_front_of(s3.get_host_and_port()[1]) as server:
+        # Objects of a bucket, not listings of one.
+        server.hits = lambda method, path: method == "GET" and "list-type" not in path and path.count("/") > 1
         yield server
+    s3.stop()
 
 
 @pytest.fixture
