@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from oneformer.errors import UserError
-from oneformer.runs.atomic import write_text
 from oneformer.schema.inputs import ACTIONS
 from oneformer.schema.templates import template
 
@@ -63,4 +62,8 @@ def run(words: Sequence[str], experiment_spec: str | None = None, *, minimal: bo
 
         spec = load_spec(experiment_spec, overrides, action=action or "default_specs")
     text = template(action, minimal=minimal, spec=spec)
-    return DefaultSpecs(text, write_text(Path(folder) / "experiment.yaml", text) if folder else None)
+    if not folder:
+        return DefaultSpecs(text)
+    from oneformer.runs.atomic import write_text
+
+    return DefaultSpecs(text, write_text(Path(folder) / "experiment.yaml", text))

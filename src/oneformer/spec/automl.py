@@ -1,7 +1,5 @@
 """The `automl` section: what a search for better settings may change, and how."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 

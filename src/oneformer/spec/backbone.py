@@ -1,7 +1,5 @@
 """The `model.backbone` section: which network turns the image into four maps, and its sizes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The `dataset` section: where images and labels lie, how they are read, augmented and drawn."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The `gen_trt_engine` section: which ONNX file becomes a TensorRT engine, and with which limits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """The `evaluate` section: which weights are scored, on which tasks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The root of the spec: one attribute for each section."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

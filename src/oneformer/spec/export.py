@@ -1,7 +1,5 @@
 """The `export` section: which weights become which kind of graph file, of which shape, and how it is checked."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The `inference` section: which weights predict, on which images, and what is written."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

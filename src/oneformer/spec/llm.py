@@ -1,7 +1,5 @@
 """The `automl.llm` section: a language model that proposes settings, and what it may cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

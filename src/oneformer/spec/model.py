@@ -1,7 +1,5 @@
 """The `model` section: heads, decoder, text branch, backbone and post-processing thresholds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The `quantize` section: which model is quantized, by what, which layers, and how the result is compared."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 

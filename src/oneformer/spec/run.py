@@ -1,7 +1,5 @@
 """The `wandb` section: the optional Weights & Biases tracker."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The `dataset.sources` section: roots of data sets, and how files that lie elsewhere come to this machine."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

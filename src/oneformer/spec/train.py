@@ -1,7 +1,5 @@
 """The `train` section: devices, length, optimiser, schedule, clipping, precision, checkpoints."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
