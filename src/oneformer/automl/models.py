@@ -1,7 +1,8 @@
 """Trials and how good each is -> the values of the next one by a sampler of Optuna: TPE, GP, CMA-ES or NSGA-II.
 
 The ledger is the truth: samplers are given what it holds each time, and nothing of theirs is kept. Optuna's own stores
-copy every trial that they are given, which takes most of the time of a proposal, so that these lend theirs.
+copy every trial that they are given, and its TPE translates every value of every trial for each proposal. Both would
+take most of the time of a proposal, so that here trials are lent, and are translated once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -28,6 +31,7 @@ from oneformer.automl.dimension import Dimension
 from oneformer.automl.trial import Trial
 
 CONSTRAINT = "computable"
+Row = list[float]
 
 
 class _Lent(InMemoryStorage):
@@ -56,7 +60,23 @@ class _Known(BaseSampler):
 
 
 class _Tpe(_Known, TPESampler):
-    """TPE."""
+    """TPE over translated trials: number of each -> its values as Optuna computes with them, in the order of `keys`."""
+
+    def __init__(
+        self, space: dict[str, BaseDistribution], keys: Sequence[str], rows: dict[int, Row], **more: Any
+    ) -> None:
+        super().__init__(space, **more)
+        self._keys, self._rows = keys, rows
+
+    @override
+    def _get_internal_repr(self, trials: Any, search_space: Any, study: Any) -> dict[str, NDArray[Any]]:
+        # Should Optuna call this no longer, proposals take longer and are the same (tests/automl/test_models.py).
+        rows = np.array([self._rows[t.number] for t in trials], dtype=np.float64).reshape(len(trials), len(self._keys))
+        columns = dict(zip(self._keys, rows.T.copy(), strict=True))  # (trials,) each
+        choice = CategoricalDistribution
+        return {
+            k: columns[k].astype(np.int64) if isinstance(d, choice) else columns[k] for k, d in search_space.items()
+        }
 
 
 class _Gp(_Known, GPSampler):
@@ -86,6 +106,7 @@ class Models:
     startup: int
     population: int
     _known: dict[int, tuple[tuple[Any, ...], FrozenTrial]] = field(default_factory=dict)
+    _rows: dict[int, tuple[dict[str, Any], Row]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.space = {d.key: distribution(d) for d in self.dimensions}
@@ -109,9 +130,15 @@ class Models:
         free = {key: d for key, d in sorted(space.items()) if not d.single()}
         with quiet():
             more: dict[str, Any] = {"seed": seed, "n_startup_trials": self.startup}
-            chosen: BaseSampler = _Gp(free, **more) if sampler == "gp" else _Tpe(free, multivariate=True, **more)
-            study = optuna.create_study(storage=_Lent(self._told(trials, values)), direction="maximize", sampler=chosen)
-            return self._point(study.ask(space), dimensions)
+            chosen: BaseSampler
+            if sampler == "gp":
+                chosen, told = _Gp(free, **more), self._told(trials, values)
+            else:
+                chosen = _Tpe(free, list(self.space), self._translated(trials), multivariate=True, **more)
+                # It looks at broken constraints alone, and finds them slowly where they are kept.
+                told = self._told(trials, values, kept=False)
+            study = optuna.create_study(storage=_Lent(told), direction="maximize", sampler=chosen)
+            return self.point(study.ask(space), dimensions)
 
     def evolved(
         self, sampler: str, trials: Sequence[Trial], values: Mapping[int, Sequence[float]], *, seed: int
@@ -137,7 +164,7 @@ class Models:
                 if trial.id in values:
                     asked.set_constraint(CONSTRAINT, float(trial.state == "infeasible"))
                     study.tell(asked, list(values[trial.id]))
-            return self._point(study.ask(self.space), self.dimensions)
+            return self.point(study.ask(self.space), self.dimensions)
 
     def importance(self, trials: Sequence[Trial], values: Mapping[int, float]) -> dict[str, float]:
         """How much each key matters to the values, as shares of 1 (PED-ANOVA)."""
@@ -147,24 +174,39 @@ class Models:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
-    def told(self, trial: Trial, value: float | None) -> FrozenTrial:
-        """A trial as Optuna knows it."""
+    def told(self, trial: Trial, value: float | None, *, kept: bool = True) -> FrozenTrial:
+        """A trial as Optuna knows it; `kept`: it says so, too, where the constraint is kept."""
         common: dict[str, Any] = {"params": self._params(trial), "distributions": self.space}
         if value is None:
             made = create_trial(state=TrialState.RUNNING, **common)
         else:
-            constraint = {CONSTRAINT: float(trial.state == "infeasible")}
-            made = create_trial(value=value, constraints=constraint, **common)
+            broken = trial.state == "infeasible"
+            made = create_trial(
+                value=value, constraints={CONSTRAINT: float(broken)} if kept or broken else None, **common
+            )
         made.number = trial.id + 1  # 0 is the number of the trial that is asked for
         return made
 
-    def _told(self, trials: Sequence[Trial], values: Mapping[int, float]) -> list[FrozenTrial]:
+    def _told(self, trials: Sequence[Trial], values: Mapping[int, float], *, kept: bool = True) -> list[FrozenTrial]:
         found = []
         for trial in trials:
-            key = (values.get(trial.id), trial.state == "infeasible", tuple(trial.values.values()))
-            if self._known.get(trial.id, ((), None))[0] != key:
-                self._known[trial.id] = (key, self.told(trial, values.get(trial.id)))
-            found.append(self._known[trial.id][1])
+            key = (values.get(trial.id), trial.state == "infeasible", kept, trial.values)
+            known = self._known.get(trial.id)
+            if known is None or known[0] != key:
+                known = self._known[trial.id] = (key, self.told(trial, key[0], kept=kept))
+            found.append(known[1])
+        return found
+
+    def _translated(self, trials: Sequence[Trial]) -> dict[int, Row]:
+        """Number of each trial, as Optuna knows it -> its values as TPE computes with them, in the order of `space`."""
+        found = {}
+        for trial in trials:
+            known = self._rows.get(trial.id)
+            if known is None or (known[0] is not trial.values and known[0] != trial.values):
+                params = self._params(trial)
+                row = [float(d.to_internal_repr(params[key])) for key, d in self.space.items()]
+                known = self._rows[trial.id] = (trial.values, row)
+            found[trial.id + 1] = known[1]
         return found
 
     def _params(self, trial: Trial) -> dict[str, Any]:
@@ -172,7 +214,8 @@ class Models:
             d.key: d.slot_of(v) if d.kind == "choice" else v for d in self.dimensions for v in [trial.values[d.key]]
         }
 
-    def _point(self, asked: optuna.Trial, dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    def point(self, asked: optuna.Trial, dimensions: Sequence[Dimension]) -> dict[str, Any]:
+        """The values that a trial of Optuna has been given."""
         drawn = ((d, asked.params[d.key]) for d in dimensions)
         return {d.key: d.choices[d.slots()[v]] if d.kind == "choice" else d.realised(v) for d, v in drawn}
 

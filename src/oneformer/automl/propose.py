@@ -250,10 +250,10 @@ def standing(trials: Sequence[Trial], goal: Goal) -> dict[int, float]:
     Scores of unequal lengths of training cannot be compared, but their order can, and it is what a sampler needs: those
     that got farther are better, then the better score decides. Broken trials are as bad as the worst.
     """
-    scored = [t for t in trials if t.rungs and not t.broken]
     groups: dict[int, list[Trial]] = {}
-    for trial in scored:
-        groups.setdefault(trial.epochs, []).append(trial)
+    for trial in trials:
+        if trial.rungs and not trial.broken:
+            groups.setdefault(max(trial.rungs), []).append(trial)
     found: dict[int, float] = {}
     for epochs, group in groups.items():
         ranks = goal.ranks([t.rungs[epochs] for t in group])
