@@ -15,6 +15,7 @@ from oneformer.data.formats import read_records
 from oneformer.data.labels import LabelMap, read_labels
 from oneformer.data.loader import EpochSampler, Loader, eval_loader, train_loader
 from oneformer.data.record import Record
+from oneformer.data.shelf import available
 from oneformer.data.task import FILLERS
 from oneformer.errors import DataError, SpecError
 from oneformer.spec.data import DatasetSpec
@@ -128,6 +129,59 @@ def test_a_loader_hands_parcels_over_where_they_are_asked_for(
     loader.packed = True
     parcels = epoch(loader, 0)
     assert all(isinstance(p, Parcel) and same(p.to("cpu"), b) for p, b in zip(parcels, batches, strict=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_kept_of_an_epoch_stays_as_it_was_while_memory_is_used_again(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec, packed: bool
+) -> None:
+    dataset.train.batch_size = 1
+    alone = train_loader(dataset, labels, records, model=model, seed=3)
+    dataset.train.num_workers = 1
+    shared = train_loader(dataset, labels, records, model=model, seed=3)
+    shared.packed = packed
+    for number in range(3):
+        kept = epoch(shared, number)  # more than a worker has blocks
+        for a, b in zip(epoch(alone, number), kept, strict=True):
+            assert same(a, b.to("cpu"))
+
+
+@pytest.mark.skipif(not available(), reason="needs anonymous files in memory (Linux)")
+def test_a_worker_writes_into_the_same_few_blocks(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset.train.batch_size = 1
+    dataset.train.num_workers = 1
+    loader = train_loader(dataset, labels, records, model=model, seed=3)
+    loader.packed = True
+    places = [parcel.pixels.data_ptr() for parcel in loader]
+    assert len(places) == 12 and len(set(places)) <= 4
+
+
+def test_a_batch_that_does_not_fit_a_block_travels_as_before(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset.train.batch_size = 4
+    alone = epoch(train_loader(dataset, labels, records, model=model, seed=3), 0)
+    dataset.train.num_workers = 1
+    loader = train_loader(dataset, labels, records, model=model, seed=3)
+    loader.block_bytes = 1
+    for a, b in zip(alone, epoch(loader, 0), strict=True):
+        assert same(a, b)
+
+
+def test_an_epoch_that_was_left_early_does_not_disturb_the_next(
+    dataset: DatasetSpec, labels: LabelMap, records: list[Record], model: ModelSpec
+) -> None:
+    dataset.train.batch_size = 1
+    alone = train_loader(dataset, labels, records, model=model, seed=3)
+    dataset.train.num_workers = 2
+    shared = train_loader(dataset, labels, records, model=model, seed=3)
+    for number in range(4):
+        shared.sampler.set_epoch(number)
+        next(iter(shared))
+    for a, b in zip(epoch(alone, 5), epoch(shared, 5), strict=True):
+        assert same(a, b)
 
 
 def test_the_task_draw_follows_the_spec(

@@ -19,7 +19,9 @@ from oneformer.data.labels import LabelMap
 from oneformer.data.mix import Cut, pasted
 from oneformer.data.parallel import keep_memory
 from oneformer.data.record import Record, RecordTable
+from oneformer.data.reuse import Pool
 from oneformer.data.sample import BACKGROUND, VOID, Norm, Sample, Truth, make_target, planes, scale_image
+from oneformer.data.shelf import PAGE, Shelf, available, stand_at
 from oneformer.data.sizes import Sizes
 from oneformer.data.task import TASKS, all_texts, allowed_tasks, draw_task, probabilities_by_labels, texts_for
 from oneformer.data.tokens import Tokenizer, task_tokenizer
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]  # (epoch, index of the record)
 PARTNER_TRIES = 10
+# Blocks of a worker beside those it reads ahead: the one it fills, and one that waits for the device.
+SPARE_BLOCKS = 2
 
 
 class TrainSamples(Dataset[Sample | DataError]):
@@ -191,14 +195,27 @@ class Loader(DataLoader[Any]):
 
     packed = False
 
+    def __init__(self, *args: Any, block_bytes: int = 0, **options: Any) -> None:
+        """As torch's; `block_bytes` is how many bytes of pixels and numbers a batch has at most, 0 if nobody knows."""
+        super().__init__(*args, **options)
+        self._pool = Pool()
+        self.block_bytes = block_bytes
+
     def __iter__(self) -> Any:
+        if self._iterator is None and self.num_workers and self.block_bytes and available():
+            # New workers get a new shelf: what those before them had taken is not given back any more.
+            shelf = Shelf(self.num_workers, (self.prefetch_factor or 0) + SPARE_BLOCKS, self.block_bytes)
+            self.worker_init_fn = partial(_begin, shelf)
         for parcel in super().__iter__():
             if isinstance(parcel, DataError):
                 # Nothing may hold the workers any longer (so a new error, not `parcel`, whose traceback would hold this
                 # frame): they end at once now, while ended by the garbage collector each takes five seconds.
                 self._iterator = None
                 raise DataError(parcel.what, where=parcel.where, hint=parcel.hint)
-            yield parcel if self.packed else parcel.to("cpu")
+            parcel.pool = self._pool
+            made = [parcel if self.packed else parcel.to("cpu")]
+            del parcel  # held here, its memory would be taken until the next one has come
+            yield made.pop()
 
 
 def train_loader(
@@ -226,6 +243,8 @@ def train_loader(
         "train",
         sampler=EpochSampler(seed, len(samples), *ranks),
         batch_size=dataset.train.batch_size,
+        # Three bytes of pixels and a number of two.
+        block_bytes=5 * int(height) * int(width) * dataset.train.batch_size + PAGE,
         collate_fn=partial(
             collate_or_fault,
             norm=Norm.of(dataset),
@@ -287,10 +306,17 @@ def _loader(samples: Dataset[Any], dataset: DatasetSpec, split: str, **options: 
         samples,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=keep_memory,
+        worker_init_fn=partial(_begin, None),
         pin_memory=dataset.pin_memory and torch.cuda.is_available(),
         **options,
     )
+
+
+def _begin(shelf: Shelf | None, worker: int) -> None:
+    """What a worker does first."""
+    keep_memory()
+    if shelf is not None:
+        stand_at(shelf, worker)
 
 
 def collate_or_fault(samples: Sequence[Sample | DataError], **options: Any) -> Parcel | DataError:

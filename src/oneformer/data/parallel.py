@@ -52,7 +52,7 @@ def ordered(work: Callable[[A], B], items: Iterable[A], *, workers: int = -1) ->
                 result.cancel()
 
 
-def keep_memory(_: int = 0) -> None:
+def keep_memory() -> None:
     """Let this process, a loader's worker, use the memory it has freed again instead of giving it back to the system.
 
     Each photo takes and frees the same few megabytes, and every page that comes fresh from the system costs a fault:
