@@ -13,7 +13,7 @@ from oneformer import cli
 from oneformer.automl import commands, controller
 from oneformer.automl.controller import Controller
 from oneformer.automl.ledger import Ledger
-from oneformer.automl.study import RECORD, Study, digest_of, study_of
+from oneformer.automl.study import Study, digest_of, recorded_as, study_of
 from oneformer.errors import UserError, WorkError
 from oneformer.spec.load import load_spec
 
@@ -59,7 +59,7 @@ def test_a_search_finds_better_settings_than_the_specs_own(tmp_path: Path) -> No
     with Ledger(found.folder, read_only=True) as ledger:
         record = ledger.checkpoint(ledger.trials[best])
     assert record is not None and record.digest == digest_of(found.folder / record.path)
-    assert (found.folder / record.path).read_text() == f"{best} 9" and record.path.endswith(RECORD)
+    assert (found.folder / record.path).read_text() == f"{best} 9" and record.path.endswith(recorded_as(9))
 
 
 def test_a_trial_is_an_ordinary_training_of_the_spec_at_its_point(tmp_path: Path) -> None:
@@ -176,6 +176,36 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path: Path, alg
         break
     assert ended == "done" and trials == whole
     assert len(started) == len(set(started)), "nothing was trained twice"
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_kill_beside_the_record_of_a_score_leaves_each_file_as_it_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, written: bool
+) -> None:
+    """The new best file is there, its record not yet or just so: whoever looks then finds what the record says."""
+    words, finish = ("automl.max_trials=6", "automl.sampler=random"), Ledger.finish
+    quiet = search(study(tmp_path / "quiet", *words), Pretended())[1]
+    parts = sum(len(t["rungs"]) for t in quiet)
+    for at in range(1, parts + 1):
+        found, calls = study(tmp_path / str(at), *words), []
+
+        def cut(self: Ledger, *given: Any, at: int = at, calls: list[int] = calls, **more: Any) -> None:
+            calls.append(len(calls) + 1)
+            if len(calls) < at or written:
+                finish(self, *given, **more)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Ledger, "finish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            search(found, Pretended())
+        monkeypatch.setattr(Ledger, "finish", finish)
+        with Ledger(found.folder, read_only=True) as ledger:
+            recorded = [r for t in ledger.trials.values() if (r := ledger.checkpoint(t))]
+        assert len(recorded) >= (at > 1 or written)
+        assert all(digest_of(found.folder / r.path) == r.digest for r in recorded), f"after part {at}"
+        assert search(found, Pretended())[1] == quiet
+        assert len(list(found.folder.glob("trials/*/record*"))) == 1
 
 
 def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:

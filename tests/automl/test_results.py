@@ -70,7 +70,7 @@ def test_the_best_is_handed_over_in_the_form_of_tao(
 
 
 def test_a_checkpoint_that_has_changed_is_not_believed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    (file,) = folder_of(words).glob("trials/*/record.pth")
+    (file,) = folder_of(words).glob("trials/*/record_*.pth")
     before = file.read_bytes()
     try:
         file.unlink()

@@ -14,7 +14,7 @@ from oneformer.actions.evaluate import run as evaluate
 from oneformer.automl import tune as tuning
 from oneformer.automl.ledger import Ledger
 from oneformer.automl.results import to_evaluate, winner_of
-from oneformer.automl.study import RECORD, digest_of, study_of
+from oneformer.automl.study import digest_of, recorded_as, study_of
 from oneformer.automl.trial import Checkpoint, Finished
 from oneformer.spec.load import load_spec
 from oneformer.spec.tree import with_value
@@ -42,7 +42,7 @@ def searched(data: TinyDataset, tmp_path_factory: pytest.TempPathFactory) -> lis
         study.agree(ledger)
         ledger.set_facts({"metric": "PQ"})
         trial = ledger.add(study.space.own(), source="own")
-        record = study.trial_folder(trial) / RECORD
+        record = study.trial_folder(trial) / recorded_as(10)
         record.parent.mkdir(parents=True)
         record.hardlink_to((folder / "made" / "train" / "oneformer_model_best.pth").resolve())
         ledger.lease(trial, 10, owner="me", until=0)

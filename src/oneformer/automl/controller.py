@@ -22,7 +22,7 @@ from oneformer.automl.ledger import Ledger
 from oneformer.automl.propose import ADVISED
 from oneformer.automl.retention import MIB, RUNNING, checkpoint_bytes, making_room, used
 from oneformer.automl.schedule import Step
-from oneformer.automl.study import RECORD, Study, digest_of
+from oneformer.automl.study import RECORDS, Study, digest_of, recorded_as
 from oneformer.automl.trial import Checkpoint, Finished, Trial
 from oneformer.automl.worker import OUTCOME, SPEC
 from oneformer.errors import UserError, WorkError
@@ -65,6 +65,8 @@ class Controller:
         """
         self.ledger.reclaim()
         try:
+            for trial in self.trials:
+                self._drop_older(trial)
             if not self.trials:
                 self.brain().proposer.greet()
             while True:
@@ -171,10 +173,11 @@ class Controller:
         assert trial.origin is not None
         parent = self.ledger.trials[trial.origin.trial]
         source = self.study.trial_folder(parent)
-        best = source / RECORD
+        record = self.ledger.checkpoint(parent)
+        best = [(self.study.folder / record.path, BEST)] if record else []
         folder.mkdir(exist_ok=True)
         # The state last: while it is missing, this is done again.
-        for path, name in [(best, BEST), *((p, p.name) for p in sorted(source.glob(f"train/{STATES}"))[-1:])]:
+        for path, name in [*best, *((p, p.name) for p in sorted(source.glob(f"train/{STATES}"))[-1:])]:
             if path.is_file():
                 _linked(path, folder / name)
 
@@ -243,15 +246,16 @@ class Controller:
         if "metric" not in self.ledger.facts():
             self.ledger.set_facts({"metric": metric})
         curve = {int(epoch): value for epoch, value in outcome["curve"].items()}
-        done = Finished(score, outcome["seconds"], metrics, curve, self._keep(folder))
+        done = Finished(score, outcome["seconds"], metrics, curve, self._keep(folder, trial.target))
         brain = self.brain()
         self.ledger.finish(trial, done, last=trial.target == brain.schedule.rungs[-1])
+        self._drop_older(trial)
         log.info("trial %d: %s %.4g after %d epochs", trial.id, brain.goal.name, score, trial.epochs)
         self._drop(brain, over=False)
 
-    def _keep(self, folder: Path) -> Checkpoint | None:
+    def _keep(self, folder: Path, epoch: int) -> Checkpoint | None:
         """A second name for the best checkpoint, which later parts of the training leave alone."""
-        best, record = folder / "train" / BEST, folder / RECORD
+        best, record = folder / "train" / BEST, folder / recorded_as(epoch)
         if not best.is_file():
             return None
         _linked(best, record)
@@ -283,6 +287,14 @@ class Controller:
         self.ledger.drop_checkpoint(trial)
         for path in files:
             path.unlink(missing_ok=True)
+
+    def _drop_older(self, trial: Trial) -> None:
+        """Remove the files of scores that the record no longer names, or does not name yet."""
+        found = list(self.study.trial_folder(trial).glob(RECORDS))
+        named = self.ledger.checkpoint(trial) if found else None
+        for path in found:
+            if named is None or path != self.study.folder / named.path:
+                path.unlink(missing_ok=True)
 
     def _files(self, trial: Trial) -> list[Path]:
         folder = self.study.trial_folder(trial)

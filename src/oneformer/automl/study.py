@@ -21,7 +21,7 @@ from oneformer.runs.atomic import plain
 from oneformer.spec import AutomlSpec, ExperimentSpec
 from oneformer.spec.tree import get, leaves
 
-RECORD = "record.pth"
+RECORDS = "record*.pth"
 WATCHED = ("model", "dataset", "train", "automl")
 # What may change between two parts of one search.
 FREE = (
@@ -111,6 +111,14 @@ def folder_of(spec: ExperimentSpec) -> Path:
 def study_of(spec: ExperimentSpec) -> Study:
     """The search that a spec describes. Raises UserErrors when its space makes no sense."""
     return Study(spec, folder_of(spec), space_of(spec))
+
+
+def recorded_as(epoch: int) -> str:
+    """The name of the file that a trial's score at a rung belongs to.
+
+    Each rung has another, so that what was recorded before stays as it was until the new score is in the record.
+    """
+    return f"record_{epoch:04d}.pth"
 
 
 def digest_of(path: Path) -> str:
