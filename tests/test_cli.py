@@ -279,6 +279,7 @@ def test_doctor_tells_versions_devices_and_optional_packages(capsys: pytest.Capt
     assert facts["versions"]["oneformer"] == __version__
     assert facts["processor"]["cores"] >= 1
     assert "cuda" in facts["devices"]
+    assert "exported graphs: grid" in facts["network"]["deformable attention"]
     assert main(["doctor"]) == 0
     assert "optional packages" in capsys.readouterr().out
 

@@ -116,6 +116,8 @@ def test_no_function_takes_more_than_six_arguments() -> None:
     many = []
     for path, tree in trees():
         for node in functions(tree):
+            if any(ast.unparse(how).startswith("triton.jit") for how in node.decorator_list):
+                continue  # code for a GPU, which gets its tensors and sizes one by one
             args = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             if len([a for a in args if a not in ("self", "cls")]) > 6:
                 many.append(f"{path.relative_to(SRC)}:{node.lineno} {node.name}{tuple(args)}")

@@ -170,7 +170,7 @@ def _space() -> dict[str, str]:
 def _deformable() -> str:
     """Which computation of deformable attention the network uses on each kind of device."""
     try:
-        from oneformer.model.deform import sample_grid, sample_rows
+        from oneformer.model.deform_path import summary
     except ImportError as error:
         return f"cannot be imported: {error}"
-    return f"CPU: {sample_rows.__name__}; GPU and exported graphs: {sample_grid.__name__}"
+    return summary()

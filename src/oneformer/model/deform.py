@@ -1,7 +1,8 @@
 """Queries and a pyramid of values -> values mixed from a few learned places: multi-scale deformable attention.
 
-Deformable DETR, arXiv:2010.04159, equation 3. There are two computations of the same sampling: `sample_grid` is made of
-`grid_sample` and goes into exported graphs and onto accelerators; `sample_rows` is for the CPU (deform_rows.py).
+Deformable DETR, arXiv:2010.04159, equation 3. There are three computations of the same sampling, each in a file of its
+own: `sample_grid` is made of `grid_sample` and goes into exported graphs, `sample_rows` is for the CPU, `sample_triton`
+for NVIDIA GPUs. deform_path.py chooses.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneformer.model.deform_grid import sample_grid
+from oneformer.model.deform_path import forced, path_for
 from oneformer.model.deform_rows import sample_rows
 from oneformer.model.layers import full_precision
 
@@ -26,6 +28,7 @@ class DeformableAttention(nn.Module):
     def __init__(self, dim: int, *, heads: int, levels: int, points: int) -> None:
         super().__init__()
         assert dim % heads == 0, f"{dim} channels do not divide into {heads} heads"
+        forced()  # a wrong name is told before anything is computed
         self.heads, self.levels, self.points = heads, levels, points
         self.value_proj = nn.Linear(dim, dim)
         self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
@@ -97,29 +100,11 @@ def sample(value: Tensor, pixels: Tensor, weights: Tensor, sizes: Sizes) -> Tens
     Returns:
         (B, Q, heads*d).
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if value.device.type == "cpu" and not traced:
-        mixed: Tensor = sample_rows(value, pixels, weights, tuple(sizes))
-        return mixed
-    return sample_grid(value.to(weights.dtype), pixels, weights, sizes)
+    path = path_for(value)
+    if path == "grid":
+        return sample_grid(value.to(weights.dtype), pixels, weights, sizes)
+    if path == "rows":
+        return sample_rows(value, pixels, weights, tuple(sizes))
+    from oneformer.model.deform_triton import sample_triton  # Triton is there on GPUs only
 
-
-def sample_grid(value: Tensor, pixels: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:
-    """`sample` by one `grid_sample` per level, heads folded into the batch."""
-    heads, d = value.shape[2:]
-    queries, points = pixels.shape[1], pixels.shape[4]
-    planes = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads, d, S)
-    mixed: Tensor | None = None
-    start = 0
-    for level, (height, width) in enumerate(sizes):
-        plane = planes[:, :, start : start + height * width].unflatten(2, (height, width))  # (B*heads, d, h, w)
-        start += height * width
-        scale = torch.tensor([2.0 / width, 2.0 / height], dtype=pixels.dtype, device=pixels.device)
-        grid = (pixels[:, :, :, level] + 0.5) * scale - 1  # (B, Q, heads, points, 2)
-        grid = grid.transpose(1, 2).reshape(-1, queries, points, 2)
-        read = F.grid_sample(plane, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        weight = weights[:, :, :, level].transpose(1, 2).reshape(-1, 1, queries, points)
-        part = (read * weight).sum(-1)  # (B*heads, d, Q)
-        mixed = part if mixed is None else mixed + part
-    assert mixed is not None
-    return mixed.unflatten(0, (-1, heads)).permute(0, 3, 1, 2).reshape(-1, queries, heads * d)
+    return sample_triton(value, pixels, weights, sizes)
