@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from oneformer.segments import panoptic, resize, semantic_map
-from oneformer.segments.resize import Frame, Upsampler, axis_matrix, rows_first
+from oneformer.segments.resize import Frame, Upsampler, axis_matrix
 from segments.plain import SIZES, plain_masks, random_case, rules_for
 
 
 def upsampled(case, *, budget: int, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     monkeypatch.setitem(resize.BAND_VALUES, "cpu", budget)
     upsampler = Upsampler(tuple(case.mask_logits.shape[1:]), Frame(**case.sizes), device=torch.device("cpu"))
-    masks = rows_first(case.mask_logits)
-    return torch.cat([upsampler.rows(masks, band) for band in upsampler.bands(masks.shape[1])]).permute(1, 0, 2)
+    masks = case.mask_logits
+    return torch.cat([upsampler.rows(masks, band).clone() for band in upsampler.bands(len(masks))], dim=1)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -49,14 +49,32 @@ def test_padding_beyond_the_image_does_not_reach_the_photo() -> None:
     masks = case.mask_logits.clone()
     masks[:, 14:] = 1e4  # rows whose centres lie two mask pixels below the image's last row (51 / 4)
     band = next(iter(upsampler.bands(1)))
-    rows = upsampler.rows(rows_first(masks), band)
-    torch.testing.assert_close(rows.permute(1, 0, 2), before[:, band.start : band.stop], rtol=0, atol=2e-5)
+    rows = upsampler.rows(masks, band)
+    torch.testing.assert_close(rows, before[:, band.start : band.stop], rtol=0, atol=2e-5)
 
 
 def test_half_precision_masks_are_resized_in_float32() -> None:
     case = random_case(3)
     half = case.mask_logits.to(torch.bfloat16)
-    assert rows_first(half).dtype == torch.float32
+    upsampler = Upsampler(tuple(half.shape[1:]), Frame(**case.sizes), device=torch.device("cpu"))
+    band = next(iter(upsampler.bands(len(half))))
+    assert torch.equal(upsampler.rows(half, band).clone(), upsampler.rows(half.float(), band))
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_single_pixels_equal_those_of_the_bands(sizes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(6, sizes=sizes)
+    whole = upsampled(case, budget=10**9, monkeypatch=monkeypatch)  # (N, H, W)
+    upsampler = Upsampler(tuple(case.mask_logits.shape[1:]), Frame(**case.sizes), device=torch.device("cpu"))
+    height, width = case.sizes["original_size"]
+    ys, xs = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
+    found = upsampler.pixels(case.mask_logits.flatten(1).T.contiguous(), ys, xs)
+    torch.testing.assert_close(found, whole.flatten(1).T, rtol=0, atol=2e-5)
+
+
+def test_counting_equals_a_sum() -> None:
+    chosen = torch.rand(5, 7, 11) > 0.3
+    assert torch.equal(resize.count(chosen), chosen.sum(dim=(1, 2)))
 
 
 def test_a_band_never_exceeds_the_memory_it_may_take(monkeypatch: pytest.MonkeyPatch) -> None:

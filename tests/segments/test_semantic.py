@@ -40,15 +40,35 @@ def test_trying_few_classes_first_changes_nothing(
     assert (scores.max(0).values - chosen).max() < 1e-5
 
 
-def test_a_few_undecided_pixels_are_scored_for_all_classes() -> None:
-    torch.manual_seed(0)
-    weights, inside = torch.rand(60, 10), torch.rand(4, 10, 50)
-    best = (weights @ inside).max(1)
-    ceilings = torch.full((60,), best.values.quantile(0.1).item())  # one pixel in ten cannot be sure
-    ceilings[best.indices.unique()] = 100.0
-    assert len(best.indices.unique()) < semantic.CONTENDERS
-    assert torch.equal(semantic._best_of_few(weights, inside, ceilings), best.indices.int())
-    assert semantic._best_of_few(weights, inside, ceilings * 1000) is None, "where nothing is sure it does not pay"
+def decided_case(kept: int, *, sizes: str, queries: int = 60, classes: int = 80):
+    """`kept` confident queries; the others are nearly sure of "no object"."""
+    case = random_case(8, sizes=sizes, queries=queries, classes=classes)
+    case.class_logits[:, -1] += 8
+    case.class_logits[:kept, -1] -= 10
+    case.class_logits[range(kept), torch.randint(0, classes, (kept,))] += 9
+    return case
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("contenders", [1, 5, 24, 80])
+def test_a_decided_network_gets_the_same_map_by_bounds(
+    sizes: str, contenders: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = decided_case(9, sizes=sizes)
+    monkeypatch.setattr(semantic, "CONTENDERS", contenders)
+    monkeypatch.setattr(semantic, "WORTHWHILE_SHARE", 1.0)  # every open pixel is scored
+    monkeypatch.setattr(semantic, "CHUNK_VALUES", 5000)
+    monkeypatch.setattr(semantic, "_in_full", None)
+    assert_argmax(torch.from_numpy(semantic_map(*case, **case.sizes)), plain_semantic(case))
+
+
+def test_an_undecided_network_is_scored_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(9, queries=40, classes=20)
+    case.class_logits *= 0.2
+    seen = []
+    monkeypatch.setattr(semantic, "_in_full", lambda *given, known=semantic._in_full: seen.append(1) or known(*given))
+    assert_argmax(torch.from_numpy(semantic_map(*case, **case.sizes)), plain_semantic(case))
+    assert seen
 
 
 def test_one_class_fills_the_map() -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oneformer.segments.resize import Frame, Size, Upsampler, exact, rows_first
+from oneformer.segments.resize import Frame, Size, Upsampler, count, exact
 from oneformer.segments.rle import Rle, encode
 from oneformer.segments.types import EncodedInstances, Instances, Rules
 
@@ -99,32 +99,29 @@ def _resized(mask_logits: Tensor, frame: Frame, *, chunk: int, rules: Rules) -> 
         return
     limit = math.log(rules.mask_threshold / (1 - rules.mask_threshold))
     upsampler = Upsampler((mask_logits.shape[1], mask_logits.shape[2]), frame, device=mask_logits.device)
-    for part in mask_logits.split(chunk):
-        masks = rows_first(part)  # (h, n, w)
-        inside = torch.empty((len(part), *frame.original_size), dtype=torch.bool)
-        sums = torch.zeros(len(part), dtype=torch.float64, device=part.device if part.device.type != "mps" else "cpu")
-        areas = torch.zeros(len(part), dtype=torch.int64, device=part.device)
-        in_row, in_column = [], torch.zeros(len(part), upsampler.width, dtype=torch.bool, device=part.device)
-        for band in upsampler.bands(len(part)):
-            logits = upsampler.rows(masks, band)  # (r, n, W)
+    for masks in mask_logits.split(chunk):  # (n, h, w)
+        inside = torch.empty((len(masks), *frame.original_size), dtype=torch.bool)
+        sums = torch.zeros(len(masks), dtype=torch.float64)
+        areas = torch.zeros(len(masks), dtype=torch.int64)
+        for band in upsampler.bands(len(masks)):
+            logits = upsampler.rows(masks, band)  # (n, r, W)
             chosen = logits > limit
-            areas += chosen.sum(dim=(0, 2))
-            sums += logits.sigmoid_().mul_(chosen).sum(dim=(0, 2)).to(sums)
-            in_row.append(chosen.any(dim=2))  # (r, n)
-            in_column |= chosen.any(dim=0)
-            inside[:, band.start : band.stop] = chosen.transpose(0, 1).cpu()
-        means = sums.cpu() / (areas.cpu() + EMPTY_GUARD)
-        yield inside, means.float(), _boxes(torch.cat(in_row).T.cpu(), in_column.cpu())
+            areas += count(chosen).cpu()
+            sums += logits.sigmoid_().mul_(chosen).sum(dim=(1, 2)).cpu()
+            inside[:, band.start : band.stop] = chosen
+        yield inside, (sums / (areas + EMPTY_GUARD)).float(), _boxes(inside)
 
 
-def _boxes(in_row: Tensor, in_column: Tensor) -> Tensor:
-    """Which rows (n, H) and columns (n, W) a mask touches -> boxes (n, 4) XYXY, half-open; zeros for an empty mask."""
+def _boxes(inside: Tensor) -> Tensor:
+    """Masks (n, H, W) on the CPU -> boxes (n, 4) XYXY, half-open; zeros for an empty mask."""
+    masks = inside.numpy()
     sides = []
-    for touched in (in_column, in_row):
-        used = touched.int()
-        sides.append((used.argmax(dim=1), touched.shape[1] - used.flip(1).argmax(dim=1)))
+    for axis in (1, 2):
+        touched = np.stack([mask.any(axis=axis - 1) for mask in masks])  # (n, W), (n, H)
+        sides.append((touched.argmax(axis=1), touched.shape[1] - touched[:, ::-1].argmax(axis=1)))
     (x0, x1), (y0, y1) = sides
-    return torch.stack((x0, y0, x1, y1), dim=1).float() * in_column.any(dim=1, keepdim=True)
+    boxes = torch.from_numpy(np.stack((x0, y0, x1, y1), axis=1)).float()
+    return boxes * torch.from_numpy(touched.any(axis=1, keepdims=True))
 
 
 def _rank(pairs: _Pairs, means: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:

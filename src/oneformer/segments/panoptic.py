@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oneformer.segments.resize import Frame, Size, Upsampler, exact, rows_first
+from oneformer.segments.resize import Frame, Size, Upsampler, count, exact
 from oneformer.segments.types import VOID_ID, PanopticResult, Rules, Segment
 
 
@@ -38,7 +38,7 @@ def panoptic(
     kept = keep.nonzero().flatten()  # (N,)
     if kept.numel() == 0:
         return PanopticResult(np.full(original_size, VOID_ID, dtype=np.int32), ())
-    masks = rows_first(mask_logits[kept])  # (h, N, w)
+    masks = mask_logits[kept]  # (N, h, w)
     frame = Frame(input_size, size, original_size)
     upsampler = Upsampler((mask_logits.shape[1], mask_logits.shape[2]), frame, device=masks.device)
     winners, mask_areas = _compete(masks, scores[kept], upsampler, rules.mask_threshold)
@@ -48,17 +48,17 @@ def panoptic(
 def _compete(
     masks: Tensor, scores: Tensor, upsampler: Upsampler, threshold: float
 ) -> tuple[NDArray[np.int32], list[int]]:
-    """Masks (h, N, w) -> per pixel 2 x (index of the winner) + (inside its mask), and the pixels of each whole mask."""
+    """Masks (N, h, w) -> per pixel 2 x (index of the winner) + (inside its mask), and the pixels of each whole mask."""
     device = masks.device
     winners = torch.empty((upsampler.height, upsampler.width), dtype=torch.int32, device=device)
     mask_areas = torch.zeros(scores.shape[0], dtype=torch.int64, device=device)
-    for band in upsampler.bands(masks.shape[1]):
-        probs = upsampler.rows(masks, band).sigmoid_()  # (r, N, W)
+    for band in upsampler.bands(masks.shape[0]):
+        probs = upsampler.rows(masks, band).sigmoid_().flatten(1)  # (N, r * W)
         inside = probs >= threshold
-        mask_areas += inside.sum(dim=(0, 2))
-        best = probs.mul_(scores[None, :, None]).max(dim=1, keepdim=True).indices  # (r, 1, W)
-        code = 2 * best + inside.gather(1, best)
-        winners[band.start : band.stop] = code[:, 0].int()
+        mask_areas += count(inside)
+        best = probs.mul_(scores[:, None]).max(dim=0, keepdim=True).indices  # (1, r * W)
+        code = 2 * best + inside.gather(0, best)
+        winners[band.start : band.stop] = code.view(-1, upsampler.width).int()
     return winners.cpu().numpy(), mask_areas.tolist()
 
 

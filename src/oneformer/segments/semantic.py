@@ -7,10 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oneformer.segments.resize import Band, Frame, Size, Upsampler, exact, rows_first
+from oneformer.segments.resize import Frame, Size, Upsampler, exact, extremes
 
-CONTENDERS = 24  # classes tried first; a speed setting without effect on the result
-WORTHWHILE_SHARE = 0.25  # of undecided pixels; picking more of them costs more than scoring every pixel
+# Settings of speed without effect on the result.
+CONTENDERS = 24  # classes tried first
+WORTHWHILE_SHARE = 0.4  # of open cells; with more of them it is quicker to score every pixel
+CELL_ROWS = 4  # rows of mask pixels bounded at once
+CHUNK_VALUES = 2**20  # open pixels x queries scored at once: 4 MiB stay near the CPU's caches
+
 ROUNDING = 1e-5  # float32 sums of some hundred terms; a bound must be beaten by more than this
 
 
@@ -31,47 +35,55 @@ def semantic_map(
         (H, W) class ids on the CPU.
     """
     probs = class_logits.float().softmax(dim=-1)[:, :-1]  # (Q, K)
-    frame = Frame(input_size, size, original_size)
-    masks = rows_first(mask_logits)  # (h, Q, w)
-    upsampler = Upsampler((mask_logits.shape[1], mask_logits.shape[2]), frame, device=mask_logits.device)
-    weights = probs.T.contiguous()  # (K, Q)
-    row_peaks = masks.amax(dim=2)  # (h, Q)
-    few_first = weights.shape[0] > 2 * CONTENDERS and weights.device.type == "cpu"  # on a GPU products are cheap
-    classes = torch.empty(original_size, dtype=torch.int32, device=mask_logits.device)
-    for band in upsampler.bands(masks.shape[1]):
-        inside = upsampler.rows(masks, band).sigmoid_()  # (r, Q, W)
-        found = _best_of_few(weights, inside, _ceilings(weights, row_peaks, band)) if few_first else None
-        few_first = found is not None  # where it does not pay once, the network is undecided and it will not pay below
-        classes[band.start : band.stop] = _best_of_all(weights, inside) if found is None else found
-    return classes.cpu().numpy()
+    masks = mask_logits.float()
+    upsampler = Upsampler((masks.shape[1], masks.shape[2]), Frame(input_size, size, original_size), device=masks.device)
+    found = _by_bounds(probs, masks, upsampler) if masks.device.type == "cpu" else None  # on a GPU products are cheap
+    return (_in_full(probs, masks, upsampler) if found is None else found).cpu().numpy()
 
 
-def _best_of_all(weights: Tensor, inside: Tensor) -> Tensor:
-    """Argmax over classes (r, W) of `weights` (K, Q) @ `inside` (r, Q, W), the first class where several are equal."""
-    return (weights @ inside).max(dim=1).indices.int()
+def _in_full(probs: Tensor, masks: Tensor, upsampler: Upsampler) -> Tensor:
+    """Every class's score at every pixel; the first class where several are equal. (H, W) int32."""
+    classes = torch.empty(upsampler.frame.original_size, dtype=torch.int32, device=masks.device)
+    for band in upsampler.bands(len(masks)):
+        inside = upsampler.rows(masks, band).sigmoid_().flatten(1)  # (Q, r * W)
+        classes[band.start : band.stop] = (probs.T @ inside).max(dim=0).indices.view(-1, upsampler.width).int()
+    return classes
 
 
-def _ceilings(weights: Tensor, row_peaks: Tensor, band: Band) -> Tensor:
-    """Per class (K,), a score that no pixel of the band can exceed.
+def _by_bounds(probs: Tensor, masks: Tensor, upsampler: Upsampler) -> Tensor | None:
+    """The same map, most of it without resizing a mask; None where the network is too undecided for that to pay.
 
-    A resized logit is a mean of mask logits, so the band's highest mask logit bounds it; the sigmoid keeps the order.
+    A resized logit is a mean of the mask logits under it, so the least and the greatest of them bound it, and a class's
+    score with it. Where one class's lower bound beats every other's upper bound, the answer stands for all pixels over
+    these mask pixels, however many they are; the other pixels are scored one by one.
     """
-    return weights @ row_peaks[band.first : band.last].amax(dim=0).sigmoid()
-
-
-def _best_of_few(weights: Tensor, inside: Tensor, ceilings: Tensor) -> Tensor | None:
-    """What `_best_of_all` gives, by scoring first only the classes that promise most; None where that does not pay.
-
-    Where the best of them beats every other class's ceiling the answer stands; the other pixels are scored for all.
-    """
+    peaks = masks.amax(dim=(1, 2)).sigmoid()  # (Q,)
+    ceilings = peaks @ probs  # (K,): no pixel's score is higher
     order = ceilings.argsort(descending=True)
     tried = order[:CONTENDERS].sort().values
-    best = (weights[tried] @ inside).max(dim=1)  # values and indices (r, W)
-    unsure = best.values <= ceilings[order[CONTENDERS]] + ROUNDING
-    share = float(unsure.float().mean())
-    if share > WORTHWHILE_SHARE:
-        return None
-    found = tried[best.indices].int()
-    if share > 0:
-        found[unsure] = (weights @ inside.transpose(1, 2)[unsure].T).max(dim=0).indices.int()
-    return found
+    ceiling = float(ceilings[order[CONTENDERS]]) if len(order) > CONTENDERS else -1.0  # of the classes not tried
+    weights = probs[:, tried]  # (Q, T)
+    table = masks.flatten(1).T.contiguous()  # (h * w, Q)
+    rows, columns = upsampler.cells
+    cells, num_open = [], 0
+    for taps in rows.taps.split(CELL_ROWS):  # (y, t)
+        first = int(taps.min())
+        insides = table.view(*masks.shape[1:], -1)[first : int(taps.max()) + 1].sigmoid()  # (s, w, Q)
+        most, least = extremes(*extremes(insides, insides, taps - first, dim=0), columns.taps, dim=1)  # (y, x, Q)
+        best = (least @ weights).max(dim=2)  # (y, x)
+        rivals = (most @ weights).scatter_(2, best.indices[..., None], ceiling).amax(dim=2).clamp_(min=ceiling)
+        cells.append(torch.where(best.values > rivals + ROUNDING, tried[best.indices], -1))
+        num_open += int((cells[-1] < 0).sum())
+        seen = max(sum(map(len, cells)), len(rows.taps) // 4)  # a first impression needs some rows
+        if num_open > WORTHWHILE_SHARE * seen * len(columns.taps):
+            return None
+    classes = torch.cat(cells).int()[rows.of_pixel].index_select(1, columns.of_pixel)
+    ys, xs = (classes < 0).nonzero(as_tuple=True)
+    for some in torch.arange(len(ys)).split(max(1, CHUNK_VALUES // len(masks))):
+        inside = upsampler.pixels(table, ys[some], xs[some]).sigmoid_()  # (P, Q)
+        best = (inside @ weights).max(dim=1)
+        found = tried[best.indices]
+        unsure = best.values <= ceiling + ROUNDING
+        found[unsure] = (inside[unsure] @ probs).max(dim=1).indices
+        classes[ys[some], xs[some]] = found.int()
+    return classes
