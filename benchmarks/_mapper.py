@@ -1,15 +1,16 @@
-"""COCO panoptic files -> training samples the usual way: floats and a stack of boolean masks, made in the worker.
+"""COCO panoptic files -> training samples the usual way: a stack of boolean masks, made in the worker.
 
 Written for the comparison, after the description of what OneFormer's own data mapper, NVIDIA TAO's and Hugging Face's
 image processor do alike: the photo and the labels are scaled whole, cropped and padded to the final size, there is one
-mask for each segment, and all of it travels as it will be used. The rules of the recipe (large-scale jitter, crop,
-mirroring, SSD's colours) and its chances are ours, so both sides make samples of the same kind.
+mask for each segment, and all of it travels as it will be used. They differ in two things, which `WAYS` tells. The
+rules of the recipe (large-scale jitter, crop, mirroring, SSD's colours) and its chances are ours, so both sides make
+samples of the same kind.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,14 @@ from oneformer.data.tokens import Tokenizer
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SCALES = (0.1, 2.0)
 TEXTS = 134
+MASKS, MAP, BYTES = "mask by mask", "map, then masks", "map, then masks, floats last"
+"""What is scaled, and where floats are made.
+
+Every mask is scaled by itself, as libraries of augmentations do with a list of masks; or one map of ids is, and the
+masks are made of what is left of it, as Hugging Face's processor does; or that, and the photo travels as bytes and is
+normalised where the batch arrives, as OneFormer's own mapper and model do.
+"""
+WAYS = (MASKS, MAP, BYTES)
 
 
 class Library(Protocol):
@@ -125,14 +134,14 @@ class MaskSamples(Dataset[dict[str, Any]]):
     Args:
         folder: COCO panoptic data: images/, panoptic/, annotations.json.
         library: what images are read and scaled with.
-        mask_by_mask: scale every mask by itself; else the map of ids is scaled once and the masks are made of it.
+        way: one of `WAYS`.
         colors: change colours.
         side: of the crop.
     """
 
     folder: Path
     library: Library
-    mask_by_mask: bool
+    way: str
     colors: bool
     side: int
 
@@ -162,38 +171,58 @@ class MaskSamples(Dataset[dict[str, Any]]):
         photo = self.library.scale(photo, height, width)[crop][:, ::step]
         photo = self.library.recolor(np.ascontiguousarray(photo), rng) if self.colors else photo
         segments = [s for s in annotation["segments_info"] if not s["iscrowd"]]
-        masks = self._masks(ids, segments, (height, width))
-        kept = [(mask[crop][:, ::step], s["category_id"]) for mask, s in zip(masks, segments, strict=True)]
-        kept = [(mask, category) for mask, category in kept if mask.any()]
+        masks = self._masks(ids, segments, (height, width), lambda whole: whole[crop][:, ::step])
+        kept = [(mask, s["category_id"]) for mask, s in zip(masks, segments, strict=True) if mask.any()]
 
-        image = torch.as_tensor(np.ascontiguousarray(photo.transpose(2, 0, 1))).float()
-        image = (image - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+        image = torch.as_tensor(np.ascontiguousarray(photo.transpose(2, 0, 1)))
         border = (0, side - image.shape[2], 0, side - image.shape[1])
+        image = torch.nn.functional.pad(image if self.way == BYTES else normalised(image), border)
         stack = torch.zeros(0, side, side, dtype=torch.bool)
         if kept:
-            stack = torch.nn.functional.pad(torch.from_numpy(np.stack([mask for mask, _ in kept])), border)
+            stack = torch.from_numpy(np.stack([mask for mask, _ in kept]))
+            if stack.shape[1:] != (side, side):
+                stack = torch.nn.functional.pad(stack, border)
         labels = [self.classes[category] for _, category in kept]
         task = TASKS[int(rng.integers(3))]
         texts = [object_text(self.words[label]) for label in labels][:TEXTS]
         texts += [FILLERS[task]] * (TEXTS - len(texts))
         return {
-            "image": torch.nn.functional.pad(image, border),
+            "image": image,
             "masks": stack,
             "labels": torch.tensor(labels),
             "texts": self.tokenizer.encode_all(texts),
             "task": self.tokenizer.task_tokens(task),
         }
 
-    def _masks(self, ids: np.ndarray, segments: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[np.ndarray]:
-        """A mask of each segment at another size (height, width)."""
-        if self.mask_by_mask:
+    def _masks(
+        self,
+        ids: np.ndarray,
+        segments: Sequence[dict[str, Any]],
+        size: tuple[int, int],
+        cut: Callable[[np.ndarray], np.ndarray],
+    ) -> list[np.ndarray]:
+        """What is left of each segment's mask at another size (height, width), cut out; of a map it is padded too."""
+        if self.way == MASKS:
             each = ((ids == s["id"]).astype(np.uint8) for s in segments)
-            return [self.library.scale_map(mask, *size).astype(bool) for mask in each]
-        scaled = self.library.scale_map(ids, *size)
-        return [scaled == s["id"] for s in segments]
+            return [cut(self.library.scale_map(mask, *size).astype(bool)) for mask in each]
+        left = cut(self.library.scale_map(ids, *size))
+        whole = np.zeros((self.side, self.side), np.int32)  # no segment has the id 0
+        whole[: left.shape[0], : left.shape[1]] = left
+        return [whole == s["id"] for s in segments]
+
+
+def normalised(image: torch.Tensor) -> torch.Tensor:
+    """uint8 (..., 3, H, W) -> float32."""
+    return (image.float() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 def stacked(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples -> a batch: what has one shape stacked, masks and labels as lists."""
     batch: dict[str, Any] = {name: torch.stack([s[name] for s in samples]) for name in ("image", "texts", "task")}
     return batch | {name: [s[name] for s in samples] for name in ("masks", "labels")}
+
+
+def finished(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch as the network takes it: floats where bytes have travelled."""
+    image = batch["image"]
+    return batch if image.is_floating_point() else batch | {"image": normalised(image)}

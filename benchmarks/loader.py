@@ -3,8 +3,8 @@
     python benchmarks/loader.py [FOLDER] [--side 1024] [--workers 1 2] [--batch 4] [--rounds 5]
 
 FOLDER holds COCO panoptic data (images/, panoptic/, annotations.json, label_map.json); the photos that ship here
-without one. The usual way makes floats and a stack of boolean masks in the worker (`_mapper.py`), with OpenCV where
-that is installed, and with Pillow. Both sides run the same recipe of large-scale jitter and take turns, an epoch each,
+without one. The usual way makes a stack of boolean masks in the worker (`_mapper.py`), with OpenCV where that is
+installed, and with Pillow. Both sides run the same recipe of large-scale jitter and take turns, an epoch each,
 each through its own worker processes, up to the batch as the losses take it. Milliseconds are wall time for a photo;
 processor time of all processes, and the memory that one worker has for itself at most (in an epoch that is not timed),
 are rows of their own where the system tells them (/proc).
@@ -28,7 +28,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from _command import parser, run
-from _mapper import Library, MaskSamples, OpenCv, Pillow, stacked
+from _mapper import BYTES, MASKS, WAYS, Library, MaskSamples, OpenCv, Pillow, finished, stacked
 from _measure import Spread
 from _report import Row
 from oneformer.data.formats import read_records
@@ -47,6 +47,7 @@ class Side:
 
     loader: DataLoader[Any]
     photos: int
+    finish: Callable[[Any], Any] = lambda batch: batch  # what is left to do for a batch in the main process
     wall_ms: list[float] = field(default_factory=list)
     processor_ms: list[float] = field(default_factory=list)
     memory_mib: list[float] = field(default_factory=list)
@@ -58,8 +59,8 @@ class Side:
         first = next(batches)  # the workers are there now
         self.workers = [w.pid for w in getattr(self.loader._iterator, "_workers", [])]
         with most_memory(self.workers) as memory:
-            for _ in chain([first], batches):
-                pass
+            for batch in chain([first], batches):
+                self.finish(batch)
         self.memory_mib.append(memory[0])
 
     def epoch(self, number: int) -> None:
@@ -67,7 +68,10 @@ class Side:
         if isinstance(self.loader.sampler, EpochSampler):
             self.loader.sampler.set_epoch(number)
         spent, start = processor_s(self.workers), time.perf_counter()
-        count = sum(1 for _ in self.loader)
+        count = 0
+        for batch in self.loader:
+            self.finish(batch)
+            count += 1
         wall, spent = time.perf_counter() - start, processor_s(self.workers) - spent
         assert count == len(self.loader)
         self.wall_ms.append(1000 * wall / self.photos)
@@ -128,9 +132,9 @@ def ours(options: argparse.Namespace, workers: int, colors: bool) -> Side:
     return Side(train_loader(dataset, labels, records, model=ModelSpec(), seed=0), len(records))
 
 
-def theirs(options: argparse.Namespace, workers: int, library: Library, mask_by_mask: bool, colors: bool) -> Side:
+def theirs(options: argparse.Namespace, workers: int, library: Library, way: str, colors: bool) -> Side:
     """The usual way."""
-    samples = MaskSamples(options.folder, library, mask_by_mask, colors, options.side)
+    samples = MaskSamples(options.folder, library, way, colors, options.side)
     loader = DataLoader(
         samples,
         batch_size=options.batch,
@@ -139,7 +143,7 @@ def theirs(options: argparse.Namespace, workers: int, library: Library, mask_by_
         collate_fn=stacked,
         persistent_workers=workers > 0,
     )
-    return Side(loader, len(samples))
+    return Side(loader, len(samples), finished)
 
 
 def libraries() -> dict[str, Library]:
@@ -156,10 +160,8 @@ def sides(options: argparse.Namespace, workers: int, *, colors: bool) -> dict[st
     """Ours, and each way of doing it without us."""
     made: dict[str, Callable[[], Side]] = {"ours": partial(ours, options, workers, colors)}
     for name, library in libraries().items():
-        # With OpenCV also the shorter way, which scales one map instead of every mask.
-        ways = {"mask by mask": True} | ({"map, then masks": False} if name == "OpenCV" else {})
-        for way, mask_by_mask in ways.items():
-            made[f"{name}, {way}"] = partial(theirs, options, workers, library, mask_by_mask, colors)
+        for way in WAYS if name == "OpenCV" else (MASKS, BYTES):
+            made[f"{name}, {way}"] = partial(theirs, options, workers, library, way, colors)
     return made
 
 
