@@ -36,7 +36,8 @@ def ours(model: Any, image: Tensor, tasks: list[Tensor], dtype: torch.dtype) -> 
     def forward() -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             features = model.features(image)
-            outputs = [model.decode(features, tokens[None], auxiliary=False) for tokens in tasks]
+            memory = model.memory(features) if len(tasks) > 1 else None
+            outputs = [model.decode(features, tokens[None], auxiliary=False, memory=memory) for tokens in tasks]
         return outputs[-1].class_logits, outputs[-1].mask_logits
 
     return forward

@@ -79,6 +79,19 @@ def test_shared_features_give_the_same_as_separate_runs() -> None:
             assert torch.equal(decoded.mask_logits, masks)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tasks_that_share_what_is_read_of_the_images_give_the_same(name: str) -> None:
+    model, images = model_of(name), torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        features = model.features(images)
+        memory = model.memory(features)
+        for task in (1072.0, 29119.0):
+            apart = model.decode(features, tokens(2, task=task))
+            shared = model.decode(features, tokens(2, task=task), memory=memory)
+            assert torch.equal(shared.class_logits, apart.class_logits)
+            assert torch.equal(shared.mask_logits, apart.mask_logits)
+
+
 def test_an_image_does_not_depend_on_its_neighbours_in_the_batch() -> None:
     model, images = model_of(), torch.randn(3, 3, 64, 64)
     with torch.no_grad():

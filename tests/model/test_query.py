@@ -36,7 +36,7 @@ def test_keys_and_values_equal_the_plain_products() -> None:
 
 def test_the_task_token_is_the_last_query() -> None:
     initialiser, task = QueryInitialiser(tiny_spec()), torch.randn(2, 64)
-    queries = initialiser(task, torch.randn(2, 64, 4, 4), torch.randn(12, 64))
+    queries = initialiser(task, initialiser.read(torch.randn(2, 64, 4, 4)), torch.randn(12, 64))
     assert queries.shape == (2, 12, 64)
     assert torch.equal(queries[:, -1], task)
 
@@ -48,11 +48,11 @@ def test_encoder_layers_act(pre_norm: bool) -> None:
     torch.manual_seed(0)
     initialiser = QueryInitialiser(spec).eval()
     task, features, embed = torch.randn(1, 64), torch.randn(1, 64, 4, 4), torch.randn(12, 64)
-    with_encoder = initialiser(task, features, embed)
+    with_encoder = initialiser(task, initialiser.read(features), embed)
     with_encoder.sum().backward()
     assert all(p.grad is not None for p in initialiser.encoder.parameters())
     initialiser.encoder = torch.nn.ModuleList()
-    assert not torch.allclose(initialiser(task, features, embed), with_encoder, atol=1e-3)
+    assert not torch.allclose(initialiser(task, initialiser.read(features), embed), with_encoder, atol=1e-3)
 
 
 def test_token_ids_enter_in_float32_even_under_autocast() -> None:

@@ -113,9 +113,10 @@ class TorchEngine:
         found = {}
         with self._autocast():
             features = self.model.features(images.to(self.device))
+            memory = self.model.memory(features) if len(tasks) > 1 else None
             for task in tasks:
                 tokens = self.task_tokens[task].expand(images.shape[0], -1)  # (B, T)
-                decoded = self.model.decode(features, tokens, auxiliary=False)
+                decoded = self.model.decode(features, tokens, auxiliary=False, memory=memory)
                 found[task] = Outputs(decoded.class_logits.float(), decoded.mask_logits.float())
         return found
 

@@ -70,6 +70,14 @@ class Level(NamedTuple):
     mask_features: Tensor  # (B, C', h_l*w_l), to predict masks at this level's own resolution
 
 
+class Memory(NamedTuple):
+    """What the decoder reads of the images; no task changes it, so several tasks share it."""
+
+    first: tuple[tuple[Tensor, Tensor], ...]  # keys and values of the query initialiser's layers, each (B, h*w, C)
+    levels: tuple[Level, ...]
+    projected: tuple[tuple[Tensor, Tensor] | None, ...]  # the same of the decoder's; None: each task makes its own
+
+
 class Decoder(nn.Module):
     """Query initialisation, masked-attention layers and prediction heads."""
 
@@ -114,26 +122,40 @@ class Decoder(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, features: Features, task: Tensor, *, auxiliary: bool) -> Decoded:
+    def forward(self, features: Features, task: Tensor, *, auxiliary: bool, memory: Memory | None = None) -> Decoded:
         """task (B, C) -> predictions; `auxiliary` asks for those of the earlier layers too."""
         if self.use_task_norm:
             task = self.norm(task)  # the published network shares this norm with the predictions
-        x = queries = self.initialiser(task, features.mask_features, self.query_embed.weight)
-        levels = [self.level(i, features) for i in range(len(self.input_proj))]
+        if memory is None:
+            memory = self.memory(features, project=False)
+        x = queries = self.initialiser(task, memory.first, self.query_embed.weight)
         early: list[Prediction] = []
-        for i, layer in enumerate(self.layers):
-            level = levels[i % len(levels)]
+        for i, (layer, projected) in enumerate(zip(self.layers, memory.projected, strict=True)):
+            level = memory.levels[i % len(memory.levels)]
             if auxiliary:
                 early.append(self.predict(x))
             x = recompute(
                 self.attend,
                 layer,
                 x,
-                level,
+                projected or level,
                 self.open_places(x, level),
                 on=self.activation_checkpointing and self.training,
             )
         return Decoded(self.predict(x), tuple(early), features.mask_features, queries)
+
+    def memory(self, features: Features, *, project: bool = True) -> Memory:
+        """What all tasks of the images read.
+
+        Args:
+            features: of the images.
+            project: make every layer's keys and values; for a single task they are made, and let go, layer by layer.
+        """
+        levels = tuple(self.level(i, features) for i in range(len(self.input_proj)))
+        projected = [
+            self.project(layer, levels[i % len(levels)]) if project else None for i, layer in enumerate(self.layers)
+        ]
+        return Memory(self.initialiser.read(features.mask_features), levels, tuple(projected))
 
     def level(self, index: int, features: Features) -> Level:
         """Memory map `index` as tokens."""
@@ -159,11 +181,17 @@ class Decoder(nn.Module):
         """Mask logits (B, Q, h_l*w_l) -> true where the query's own mask is negative."""
         return masks < 0
 
-    def attend(self, layer: QueryLayer, x: Tensor, level: Level, places: Tensor) -> Tensor:
-        """One layer on one level, (B, Q, C) -> (B, Q, C)."""
-        _, wk, wv = layer.cross_attn.weights()
-        out: Tensor = layer(x, self.query_embed.weight, F.linear(level.key, *wk), F.linear(level.value, *wv), places)
+    def attend(self, layer: QueryLayer, x: Tensor, seen: Level | tuple[Tensor, Tensor], places: Tensor) -> Tensor:
+        """One layer on one level or on what `project` made of it, (B, Q, C) -> (B, Q, C)."""
+        k, v = self.project(layer, seen) if isinstance(seen, Level) else seen
+        out: Tensor = layer(x, self.query_embed.weight, k, v, places)
         return out
+
+    def project(self, layer: nn.Module, level: Level) -> tuple[Tensor, Tensor]:
+        """One layer's keys and values (B, h_l*w_l, C)."""
+        assert isinstance(layer, QueryLayer)
+        _, wk, wv = layer.cross_attn.weights()
+        return F.linear(level.key, *wk), F.linear(level.value, *wv)
 
     def predict(self, x: Tensor) -> Prediction:
         """Queries (B, Q, C) -> what they stand for."""

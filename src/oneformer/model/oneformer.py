@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from oneformer.model.backbones import build_backbone
-from oneformer.model.decoder import Decoded, Decoder
+from oneformer.model.decoder import Decoded, Decoder, Memory
 from oneformer.model.pixel import Features, build_pixel_decoder
 from oneformer.model.query import TaskEmbedding
 from oneformer.model.text import TextBranch
@@ -19,7 +19,7 @@ from oneformer.model.text import TextBranch
 if TYPE_CHECKING:
     from oneformer.spec.model import ModelSpec
 
-__all__ = ["Decoded", "Features", "OneFormer", "build_model"]
+__all__ = ["Decoded", "Features", "Memory", "OneFormer", "build_model"]
 
 
 def build_model(spec: ModelSpec, *, text_branch: bool = True) -> OneFormer:
@@ -60,17 +60,24 @@ class OneFormer(nn.Module):
         features: Features = self.pixel_decoder(self.backbone(images))
         return features
 
-    def decode(self, features: Features, task_tokens: Tensor, *, auxiliary: bool | None = None) -> Decoded:
+    def memory(self, features: Features) -> Memory:
+        """What `decode` makes of the features whatever the task: worth making once where there are several tasks."""
+        return self.decoder.memory(features)
+
+    def decode(
+        self, features: Features, task_tokens: Tensor, *, auxiliary: bool | None = None, memory: Memory | None = None
+    ) -> Decoded:
         """One task's predictions from shared features.
 
         Args:
             features: from `features`.
             task_tokens: (B, 77) token ids of the task sentence, as float32.
             auxiliary: whether to predict after every layer; by default in training with `deep_supervision`.
+            memory: from `memory`, of the same features.
         """
         if auxiliary is None:
             auxiliary = self.training and self.spec.one_former.deep_supervision
-        decoded: Decoded = self.decoder(features, self.task(task_tokens), auxiliary=auxiliary)
+        decoded: Decoded = self.decoder(features, self.task(task_tokens), auxiliary=auxiliary, memory=memory)
         return decoded
 
     def encode_texts(self, text_tokens: Tensor, text_index: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ the last query (OneFormer, arXiv:2211.06220, section 3.2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,18 +64,21 @@ class QueryInitialiser(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, task: Tensor, mask_features: Tensor, query_embed: Tensor) -> Tensor:
-        """task (B, C), mask_features (B, C', h, w), query_embed (Q, C) -> (B, Q, C)."""
+    def read(self, mask_features: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Mask features (B, C', h, w) -> keys and values (B, h*w, C) of each layer; no task changes them."""
+        pixels = mask_features.flatten(2).transpose(1, 2)  # (B, h*w, C')
+        size = (mask_features.shape[2], mask_features.shape[3])
+        memory = self.encode(pixels, *size) if self.encoder else None
+        attentions = [layer.cross_attn for layer in self.layers if isinstance(layer, QueryLayer)]
+        return tuple(self.keys_and_values(attention, pixels, size, memory) for attention in attentions)
+
+    def forward(self, task: Tensor, seen: Sequence[tuple[Tensor, Tensor]], query_embed: Tensor) -> Tensor:
+        """task (B, C), what `read` gave, query_embed (Q, C) -> (B, Q, C)."""
         query_pos = query_embed[:-1]  # (Q-1, C)
         x = task[:, None, :].expand(-1, query_pos.shape[0], -1)
         if not self.start_at_task:
             x = torch.zeros_like(x)
-        pixels = mask_features.flatten(2).transpose(1, 2)  # (B, h*w, C')
-        height, width = mask_features.shape[2:]
-        memory = self.encode(pixels, height, width) if self.encoder else None
-        for layer in self.layers:
-            assert isinstance(layer, QueryLayer)
-            k, v = self.keys_and_values(layer.cross_attn, pixels, (height, width), memory)
+        for layer, (k, v) in zip(self.layers, seen, strict=True):
             x = layer(x, query_pos, k, v)
         return torch.cat((self.norm(x), task[:, None, :]), dim=1)  # (B, Q, C)
 

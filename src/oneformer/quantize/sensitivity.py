@@ -112,7 +112,8 @@ class Watch:
     def decoded(self, features: Features) -> list[Outputs]:
         """Outputs of every task."""
         model, tokens = self.engine.model, self.engine.task_tokens
-        found = (model.decode(features, tokens[task][None], auxiliary=False) for task in self.tasks)
+        memory = model.memory(features)
+        found = (model.decode(features, tokens[task][None], auxiliary=False, memory=memory) for task in self.tasks)
         return [Outputs(one.class_logits.float(), one.mask_logits.float()) for one in found]
 
     @torch.inference_mode()

@@ -58,9 +58,10 @@ class Scoring:
     def count(self, model: OneFormer, batch: Batch) -> None:
         """Run the network on one batch for every task and count what it says."""
         features = model.features(batch.images)
+        memory = model.memory(features) if len(self._tokens) > 1 else None
         for task, tokens in self._tokens.items():
             task_tokens = tokens.to(batch.images.device).expand(len(batch), -1)  # (B, 77)
-            decoded = model.decode(features, task_tokens)
+            decoded = model.decode(features, task_tokens, memory=memory)
             outputs = Outputs(decoded.class_logits.float(), decoded.mask_logits.float())
             self._evaluator.update(task, outputs, batch)
 
