@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from automl.pretended import Pretended
+from automl.pretended import Pretended, Running
 from automl.test_controller import search, study
 from oneformer import cli
-from oneformer.automl import controller, retention
+from oneformer.automl import commands, controller, retention
 from oneformer.automl.ledger import Ledger
+from oneformer.automl.page import page
 from oneformer.automl.retention import MIB, checkpoint_bytes, making_room, used
 from oneformer.automl.trial import Rung, Trial
 from oneformer.errors import SpecError
@@ -97,6 +98,50 @@ def test_a_search_below_a_limit_stays_below_it_and_finds_the_same(
     waits = "automl.algorithm=random" not in words
     again = [a for a, b in pairwise(events) if a[0] == "checkpoint dropped" and b[0] == "leased"]
     assert bool(again) == waits, "something has made room just before another began"
+
+
+class Counted(Pretended):
+    """A place that counts the epochs that are trained there, from the state that a training finds."""
+
+    trained = 0
+
+    def start(self, folder: Path, epoch: int) -> Running:
+        begun = super().start(folder, epoch)
+        there = [int(path.name.split("_")[2]) + 1 for path in folder.glob("train/model_epoch_*.pth")]
+        self.trained += begun.epoch - max(there, default=0)
+        return begun
+
+
+@pytest.mark.parametrize("words", [("automl.max_trials=15",), ("automl.algorithm=hyperband",)])
+def test_epochs_that_are_trained_once_more_are_counted_and_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    for room in (retention, controller, commands):
+        monkeypatch.setattr(room, "MIB", 1)
+    monkeypatch.setattr(controller, "checkpoint_bytes", lambda spec: FILE)
+    monkeypatch.setattr(retention, "checkpoint_bytes", lambda spec: FILE)
+    free = commands.plan(study(tmp_path, *words).spec)
+    made = study(tmp_path / "least", f"automl.max_disk_mib={free.need.least}", *words)
+    planned, trained = commands.plan(made.spec).to_dict()["epochs"], 0
+    assert free.to_dict()["epochs"]["repeated_at_most"] == 0 < planned["repeated_at_most"]
+    for _ in range(100):
+        place = Counted(padding=FILE - 20, stop_after=3)
+        try:
+            search(made, place)
+        except KeyboardInterrupt:
+            continue
+        finally:
+            trained += place.trained
+        break
+    told = commands.status(made.spec)
+    progress = told.to_dict()["progress"]
+    assert progress["epochs"] == trained == commands.plan(made.spec).done_epochs
+    assert trained - progress["epochs_repeated"] <= free.expected.most < planned["at_most"]
+    assert 0 < progress["epochs_repeated"] <= planned["repeated_at_most"]
+    assert f"{trained} of about" in told.table() and f"{progress['epochs_repeated']} of them once more" in told.table()
+    with Ledger(made.folder, read_only=True) as ledger:
+        assert f"{progress['epochs_repeated']} of them once more" in page(made, told.brain, ledger)
+        assert told.brain.curve(list(ledger.trials.values()))[-1][0] <= trained
 
 
 def test_a_population_keeps_whom_others_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

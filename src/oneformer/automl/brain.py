@@ -105,7 +105,7 @@ class Brain:
         spent, reached = 0, {t.id: t.begun for t in trials}
         found: list[tuple[int, float]] = []
         for _, trial, rung in rungs:
-            spent += rung.epoch - reached[trial.id]
+            spent += rung.epoch - reached[trial.id] + rung.again
             reached[trial.id] = rung.epoch
             whole = rung.epoch == self.schedule.rungs[-1]
             if whole and (not found or self.goal.worth(rung.score) > self.goal.worth(found[-1][1])):

@@ -98,6 +98,8 @@ class SearchPlan:
     eta_s: float | None
     """By the epochs that were measured so far; None while there are none."""
     done_epochs: int
+    repeated: int = 0
+    """Epochs that may be trained once more where checkpoints have to make room."""
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, and the keys that are searched."""
@@ -109,7 +111,12 @@ class SearchPlan:
             "trials": expected.trials,
             "asked_for": self._asks(),
             "jobs": expected.jobs,
-            "epochs": {"expected": expected.epochs, "at_most": expected.most, "done": self.done_epochs},
+            "epochs": {
+                "expected": expected.epochs,
+                "at_most": expected.most + self.repeated,
+                "repeated_at_most": self.repeated,
+                "done": self.done_epochs,
+            },
             "rungs": list(self.study.brain().schedule.rungs),
             "disk_peak_mib": round(min(self.need.peak, automl.max_disk_mib * MIB or self.need.peak) / MIB, 1),
             "disk_mib": {"without_a_limit": round(self.need.peak / MIB, 1), "least": round(self.need.least / MIB, 1)},
@@ -120,6 +127,7 @@ class SearchPlan:
         """One line for each number."""
         expected, automl = self.expected, self.study.spec.automl
         whole = expected.trials * self.study.spec.train.num_epochs
+        again = f", and at most {self.repeated} once more after checkpoints made room" if self.repeated else ""
         eta = "known after the first trial" if self.eta_s is None else str(timedelta(seconds=round(self.eta_s)))
         rows = [
             ("folder", str(self.study.folder)),
@@ -129,7 +137,7 @@ class SearchPlan:
             ("trials", f"{expected.trials}, {automl.max_concurrent} at a time"),
             ("rungs", "epochs " + ", ".join(map(str, self.study.brain().schedule.rungs))),
             ("trainings", f"{expected.jobs}, counted from pause to pause"),
-            ("epochs", f"{expected.epochs}, never more than {expected.most}; {whole} if all trained to the end"),
+            ("epochs", f"{expected.epochs}, never more than {expected.most}{again}; {whole} if all trained to the end"),
             ("disk", self._disk()),
             ("time left", eta),
         ]
@@ -158,18 +166,22 @@ class SearchPlan:
 
 def plan(spec: ExperimentSpec, *, dry_run: bool = False) -> SearchPlan:  # noqa: ARG001  # it changes nothing anyway
     """The size of the search, and the time it takes by what was measured so far."""
+    from oneformer.automl.schedule import repeated_at_most
+
     study = study_of(spec)
     study.brain().proposer.need()
     expected = study.brain().schedule.expected()
     need = _checked(study)
-    done, seconds = 0, 0.0
+    done, again, seconds = 0, 0, 0.0
     if (study.folder / FILE).is_file():
         with Ledger(study.folder, read_only=True) as ledger:
             done = sum(t.spent for t in ledger.trials.values())
+            again = sum(t.repeated for t in ledger.trials.values())
             seconds = sum(r.seconds for t in ledger.trials.values() for r in t.rungs.values())
-    left = max(expected.epochs - done, 0) / spec.automl.max_concurrent
+    left = max(expected.epochs - (done - again), 0) / spec.automl.max_concurrent
     eta = seconds / done * left if done else None
-    return SearchPlan(study, expected, need, eta, done)
+    tight = 0 < spec.automl.max_disk_mib * MIB < need.peak and spec.automl.algorithm != "pbt"
+    return SearchPlan(study, expected, need, eta, done, repeated_at_most(study.brain().schedule) if tight else 0)
 
 
 def _checked(study: Study) -> Need:
@@ -210,6 +222,7 @@ class Progress:
                 "completed": sum(t.ended for t in trials),
                 "states": count,
                 "epochs": sum(t.spent for t in trials),
+                "epochs_repeated": sum(t.repeated for t in trials),
                 "proposed_by": proposers(trials),
             },
             "best": records[best.id] | {"epoch": best.epochs} if best else None,
@@ -234,7 +247,9 @@ class Progress:
         lines = [align(head, rows, text_columns=3)] if rows else ["no trial yet"]
         whole = self.brain.schedule.expected()
         spent = sum(t.spent for t in self.trials.values())
-        lines += ["", f"{len(self.trials)} of {whole.trials} trials, {spent} of about {whole.epochs} epochs"]
+        again = sum(t.repeated for t in self.trials.values())
+        room = f", {again} of them once more because checkpoints had made room" if again else ""
+        lines += ["", f"{len(self.trials)} of {whole.trials} trials, {spent} of about {whole.epochs} epochs{room}"]
         if self.trials:
             said = ", ".join(f"{name} {count}" for name, count in proposers(list(self.trials.values())).items())
             lines.append(f"proposed by: {said}")

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from oneformer.runs.atomic import plain
 FILE, LOCK = "study.sqlite", "controller.lock"
 CURVE = "curve"  # the name under which the searched metric of every epoch is kept
 PROPOSED = "proposed"  # the event that keeps what came with the values of a trial
+DROPPED, FINISHED = "checkpoint dropped", "finished"  # those that tell which epochs were trained once more
 _OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -114,7 +116,9 @@ class Ledger:
                 self._base.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
             elif not self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise no_search  # one that was cut off before it began
+            self._base.execute("BEGIN")  # so that all of it is of one moment, while another process writes
             self.trials = self._read()
+            self._base.execute("COMMIT")
         except (sqlite3.DatabaseError, UserError) as error:
             self._base.close()
             if isinstance(error, UserError):
@@ -157,11 +161,26 @@ class Ledger:
             "SELECT place, trial, epoch, score, seconds FROM rung ORDER BY place"
         ):
             found[number].rungs[epoch] = Rung(epoch, score, seconds, place, measured.get((number, epoch), {}))
+        self._read_lost(found)
         for number, epoch in self._base.execute("SELECT trial, epoch FROM lease"):
             found[number].target = epoch
         for number, note in self._base.execute("SELECT trial, detail FROM event WHERE what = ?", (PROPOSED,)):
             found[number].note = json.loads(note)
         return found
+
+    def _read_lost(self, found: Mapping[int, Trial]) -> None:
+        """What was trained once more, and will have to be, by the order of what happened."""
+        reached = {number: trial.begun for number, trial in found.items()}
+        for number, what, detail in self._base.execute(
+            "SELECT trial, what, detail FROM event WHERE what IN (?, ?) ORDER BY id", (DROPPED, FINISHED)
+        ):
+            trial = found[number]
+            if what == DROPPED:
+                trial.lost = reached[number] - trial.begun
+                continue
+            reached[number] = epoch = json.loads(detail)["epoch"]
+            trial.rungs[epoch] = replace(trial.rungs[epoch], again=trial.lost)
+            trial.lost = 0
 
     @contextmanager
     def _change(self, what: str, trial: int | None, detail: object = "") -> Iterator[sqlite3.Connection]:
@@ -235,8 +254,9 @@ class Ledger:
     def finish(self, trial: Trial, done: Finished, *, last: bool) -> None:
         """The trial has reached the epoch it was leased for; with `last` it is complete."""
         place = 1 + max((r.place for t in self.trials.values() for r in t.rungs.values()), default=0)
-        epoch, rung = trial.target, Rung(trial.target, done.score, done.seconds, place, dict(done.metrics))
-        with self._moved(trial, "done" if last else "paused", "finished", detail={"epoch": epoch}) as base:
+        epoch = trial.target
+        rung = Rung(epoch, done.score, done.seconds, place, dict(done.metrics), trial.lost)
+        with self._moved(trial, "done" if last else "paused", FINISHED, detail={"epoch": epoch}) as base:
             base.execute("INSERT INTO rung VALUES (?, ?, ?, ?, ?)", (place, trial.id, epoch, done.score, done.seconds))
             metrics = [(trial.id, epoch, name, value) for name, value in done.metrics.items()]
             metrics += [(trial.id, at, CURVE, value) for at, value in done.curve.items()]
@@ -245,7 +265,7 @@ class Ledger:
                 file = done.checkpoint
                 row = (trial.id, epoch, file.path, file.digest, file.size)
                 base.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)", row)
-        trial.rungs[epoch] = rung
+        trial.rungs[epoch], trial.lost = rung, 0
         trial.curve |= done.curve
 
     def end(self, trial: Trial, state: str, reason: str) -> None:
@@ -285,8 +305,9 @@ class Ledger:
 
     def drop_checkpoint(self, trial: Trial) -> None:
         """The file is about to be removed."""
-        with self._change("checkpoint dropped", trial.id) as base:
+        with self._change(DROPPED, trial.id) as base:
             base.execute("DELETE FROM checkpoint WHERE trial = ?", (trial.id,))
+        trial.lost = trial.epochs - trial.begun
 
     def metrics(self, trial: Trial) -> dict[int, dict[str, float]]:
         """Epoch -> scores by name, of every rung; `curve` is the searched metric at any epoch."""

@@ -44,7 +44,8 @@ def page(study: Study, brain: Brain, ledger: Ledger) -> str:
 def _facts(study: Study, brain: Brain, trials: Sequence[Trial]) -> list[tuple[str, str]]:
     automl, whole = study.spec.automl, study.spec.train.num_epochs
     spent = sum(t.spent for t in trials)
-    saved = len(trials) * whole - spent
+    again, saved = sum(t.repeated for t in trials), len(trials) * whole - spent
+    room = f", {again} of them once more because checkpoints had made room" if again else ""
     seconds = sum(r.seconds for t in trials for r in t.rungs.values())
     learned = sum(t.source in (*LEARNING, "llm") for t in trials)
     whom = ", ".join(f"{name} {count}" for name, count in proposers(trials).items())
@@ -56,7 +57,7 @@ def _facts(study: Study, brain: Brain, trials: Sequence[Trial]) -> list[tuple[st
         ("trials", f"{len(trials)} of {brain.schedule.expected().trials}, {broken} without a score"),
         ("proposed by a model", f"{learned} of {len(trials)}"),
         ("proposed by", whom),
-        ("epochs", f"{spent}; {max(saved, 0)} fewer than with whole trainings only"),
+        ("epochs", f"{spent}{room}; {max(saved, 0)} fewer than with whole trainings only"),
         ("time in trainings", str(timedelta(seconds=round(seconds)))),
         ("ended", "the schedule has nothing left" if over else "not yet"),
     ]

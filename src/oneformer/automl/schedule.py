@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from oneformer.automl.objective import Ranks
@@ -222,6 +223,17 @@ def _by_score(rungs: Sequence[Rung]) -> list[float]:
 def _epochs(counts: Sequence[int], rungs: Sequence[int]) -> int:
     """Epochs when as many trials reach each rung; a promoted one does not start again."""
     return sum(n * (at - before) for n, at, before in zip(counts, rungs, (0, *rungs), strict=False))
+
+
+def repeated_at_most(schedule: Schedule) -> int:
+    """Epochs that promotions may repeat at most where no checkpoint of a waiting trial is kept.
+
+    A promotion repeats what is below its rung, in proportion to what it adds; everything above the first rungs is added
+    by promotions.
+    """
+    rungs, expected = schedule.rungs, schedule.expected()
+    shares = [here / (above - here) for here, above in pairwise(rungs)]
+    return math.ceil(max(shares, default=0.0) * (expected.most - expected.trials * rungs[0]))
 
 
 def spent_when_rising(schedule: Schedule) -> int:

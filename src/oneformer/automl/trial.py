@@ -31,6 +31,8 @@ class Rung:
     """Its number among all rungs that any trial finished, from 1: the order in which the search learned of them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Everything that was measured, by name."""
+    again: int = 0
+    """Epochs before this part that were trained once more: the trial's checkpoints had made room for others."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Trial:
     rungs: dict[int, Rung] = field(default_factory=dict)
     curve: dict[int, float] = field(default_factory=dict)
     """Epoch, from 1 -> the searched metric at the validation after it."""
+    lost: int = 0
+    """Epochs whose checkpoints have made room, and that have to be trained once more before it can go on."""
     note: dict[str, Any] = field(default_factory=dict)
     """What came with the values: `why` in words, `ranges` that they are drawn from from here on, and `instead_of` the
     proposer that should have been asked."""
@@ -106,9 +110,14 @@ class Trial:
         return self.origin.epoch if self.origin else 0
 
     @property
+    def repeated(self) -> int:
+        """Epochs that it has trained more than once, because its checkpoints had made room."""
+        return sum(rung.again for rung in self.rungs.values())
+
+    @property
     def spent(self) -> int:
-        """Epochs that it has trained itself."""
-        return self.epochs - self.begun
+        """Epochs that it has trained itself, those that were repeated each time."""
+        return self.epochs - self.begun + self.repeated
 
     @property
     def again(self) -> bool:
