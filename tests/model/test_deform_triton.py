@@ -90,3 +90,50 @@ def test_a_kernel_for_channels_that_are_no_power_of_two_compiles(cache: None) ->
 
     assert compiled(forward_kernel, "bf16", 90, d=24).asm["cubin"]
     assert compiled(backward_kernel, "bf16", 90, d=24).asm["cubin"]
+
+
+class NoGpu:
+    """What Triton asks of a driver before it compiles."""
+
+    def get_current_target(self) -> object:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+
+class Unlaunched:
+    """A kernel that is compiled for the arguments it gets, and not launched."""
+
+    def __init__(self, kernel: object) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: tuple[int, ...]) -> object:
+        return lambda *args, **options: self.kernel.warmup(*args, grid=grid, **options)
+
+    def versions(self) -> int:
+        return sum(len(found[0]) for found in self.kernel.device_caches.values())
+
+
+def test_images_of_other_sizes_need_no_other_compilation(cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arguments as they are given on a GPU, up to the launch itself."""
+    import torch
+    from triton.runtime import driver
+
+    from oneformer.model import deform_triton as ours
+
+    monkeypatch.setattr(driver, "_active", NoGpu())
+    kernels = Unlaunched(ours.forward_kernel), Unlaunched(ours.backward_kernel)
+    monkeypatch.setattr(ours, "forward_kernel", kernels[0])
+    monkeypatch.setattr(ours, "backward_kernel", kernels[1])
+    for size in (1, 4, 5, 16):
+        tokens = size * size + size
+        value = torch.randn(2, tokens, 8, 32, requires_grad=True)
+        pixels, weights = torch.randn(2, tokens, 8, 2, 4, 2), torch.rand(2, tokens, 8, 2, 4)
+        ours.sample_triton(value, pixels, weights, ((size, size), (size, 1))).sum().backward()
+    assert [kernel.versions() for kernel in kernels] == [1, 1]
