@@ -39,7 +39,12 @@ class TwoLayers(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         return images
 
-    def decode(self, images: Tensor, task_tokens: Tensor, *, auxiliary: bool) -> SimpleNamespace:
+    def memory(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(
+        self, images: Tensor, task_tokens: Tensor, *, auxiliary: bool, memory: Tensor | None
+    ) -> SimpleNamespace:
         classes, masks = self(images, task_tokens)
         return SimpleNamespace(class_logits=classes + self.off, mask_logits=masks)
 

@@ -33,6 +33,7 @@ class CompiledEngine(TorchEngine):
             hint = "install g++, name one in the environment variable CXX, or use engine=torch"
             raise UserError("torch.compile needs a C++ compiler on the CPU, and there is none", hint=hint)
         engine.model.features = torch.compile(engine.model.features)  # type: ignore[method-assign]
+        engine.model.memory = torch.compile(engine.model.memory)  # type: ignore[method-assign]
         engine.model.decode = torch.compile(engine.model.decode)  # type: ignore[method-assign]
         return engine
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer.errors import SpecError
-from oneformer.model.layers import freeze
+from oneformer.model.layers import freeze, recompute
 
 MAPS = ("res2", "res3", "res4", "res5")
 INIT_STD = 0.02  # truncated normal, released code of Swin, ConvNeXt, DiNAT and DINOv2
@@ -62,7 +62,12 @@ class Mlp(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        # The activation costs little time and, of all that training keeps, the most memory: it is computed again.
+        return recompute(self.shrink, self.fc1(x), on=self.training)
+
+    def shrink(self, hidden: Tensor) -> Tensor:
+        """(..., hidden_dim) before its activation -> (..., dim)."""
+        return self.dropout(self.fc2(self.dropout(F.gelu(hidden))))
 
 
 class MapNorm(nn.LayerNorm):

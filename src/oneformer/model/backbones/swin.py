@@ -145,8 +145,11 @@ class Block(nn.Module):
         self.mlp = Mlp(sizes.dim, int(sizes.dim * sizes.spec.mlp_ratio), dropout=sizes.spec.drop_rate)
 
     def forward(self, x: Tensor, where: Windows) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), where))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        # Normalised tokens are computed again in the backward pass: they cost little time and much memory.
+        qkv = recompute(lambda x: self.attn.project(self.norm1(x), where), x, on=self.training)
+        x = x + self.drop_path(self.attn(qkv, where))
+        hidden = recompute(lambda x: self.mlp.fc1(self.norm2(x)), x, on=self.training)
+        return x + self.drop_path(recompute(self.mlp.shrink, hidden, on=self.training))
 
 
 class WindowAttention(nn.Module):
@@ -165,16 +168,20 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(sizes.dim, sizes.dim)
         self.proj_drop = nn.Dropout(spec.drop_rate)
 
-    def forward(self, x: Tensor, where: Windows) -> Tensor:
-        """(B, h*w, C) -> (B, h*w, C).
+    def project(self, x: Tensor, where: Windows) -> Tensor:
+        """(B, h*w, C) -> queries, keys and values (B, windows*N, 3C).
 
         Tokens are projected before they are laid out in windows: fewer products where windows overhang the map, and one
         gather instead of pad, roll and transpose.
         """
-        batch, _, dim = x.shape
         if where.padded:  # overhanging cells are zero tokens: they attend with the bias of the projection
             x = F.pad(x, (0, 0, 0, 1))
-        qkv = self.qkv(x).index_select(1, where.order)  # (B, windows*N, 3C)
+        qkv: Tensor = self.qkv(x).index_select(1, where.order)
+        return qkv
+
+    def forward(self, qkv: Tensor, where: Windows) -> Tensor:
+        """What `project` gave -> (B, h*w, C)."""
+        batch, dim = qkv.shape[0], qkv.shape[2] // 3
         q, k, v = qkv.view(batch * where.count, -1, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         dropout = self.dropout if self.training else 0.0
         bias = self.bias(where, batch, q.dtype)
