@@ -42,9 +42,7 @@ class TwoLayers(nn.Module):
     def memory(self, images: Tensor) -> Tensor:
         return images
 
-    def decode(
-        self, images: Tensor, task_tokens: Tensor, *, auxiliary: bool, memory: Tensor | None
-    ) -> SimpleNamespace:
+    def decode(self, images: Tensor, task_tokens: Tensor, *, auxiliary: bool, memory: Tensor | None) -> SimpleNamespace:
         classes, masks = self(images, task_tokens)
         return SimpleNamespace(class_logits=classes + self.off, mask_logits=masks)
 
