@@ -18,6 +18,7 @@ from oneformer.errors import UserErrors, WorkError
 from oneformer.loss.total import Criterion
 from oneformer.train.checkpoint import BEST, LATEST, checkpoint_name, find_checkpoints
 from oneformer.train.module import TrainingModule
+from oneformer.train.saver import Saver
 from oneformer.train.scoring import Scoring
 from tiny import TinyDataset
 from train.small import load, rows, small_data, train_small, unequal
@@ -160,6 +161,23 @@ def test_an_interrupt_ends_after_the_step_and_can_be_resumed(
     steps[:] = [steps[0]] * 2
     train_small(data, tmp_path / "b", *ONE)
     assert unequal(weights(tmp_path / "a"), weights(tmp_path / "b")) == []
+
+
+def test_a_signal_at_the_very_end_of_an_epoch_is_a_stop_too(
+    data: TinyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning has an answer of its own there, which is none to whoever asked: an exit."""
+    before = Saver.on_train_epoch_end
+
+    def ended(self: Saver, trainer: Any, pl_module: Any) -> None:
+        before(self, trainer, pl_module)
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Saver, "on_train_epoch_end", ended)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 6"):
+        train_small(data, tmp_path)
+    assert names(tmp_path)[-1] == checkpoint_name(1, 6)
 
 
 def test_a_full_disk_leaves_the_checkpoints_before_it_whole(
