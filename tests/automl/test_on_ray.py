@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ from oneformer.automl.ledger import Ledger, held
 from oneformer.automl.on_ray import OnCluster, OnRay, Share, share_of
 from oneformer.automl.study import Study
 from oneformer.errors import SpecError
+from ray_cluster import ray_cluster
 
 THERE = {"CPU": 8.0, "GPU": 2.0}
 
@@ -95,15 +95,12 @@ def test_a_share_without_a_cluster_is_refused(tmp_path: Path, capsys: pytest.Cap
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A cluster of two processors and one GPU that is none."""
-    module = pytest.importorskip("ray", reason="ray is not installed (the extra [ray])")
     monkeypatch.setattr(controller, "POLL_S", 0.05)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CHEAP_EPOCH_S", "0.3")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray writes one into the home folder
-    module.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    yield module
-    module.shutdown()
+    with ray_cluster(monkeypatch, num_gpus=1) as module:
+        yield module
 
 
 def search(found: Study, ray: Any, share: Share) -> str:

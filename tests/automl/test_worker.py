@@ -64,7 +64,7 @@ def test_a_folder_that_does_not_become_free_is_no_fault_of_the_spec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "GRACE_S", 0.1)
-    monkeypatch.setattr(worker, "_watch", lambda: None)
+    monkeypatch.setattr(worker, "end_with_parent", lambda _: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with held(tmp_path):

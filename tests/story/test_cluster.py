@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ from oneformer.actions import cluster
 from oneformer.actions.cluster import AHEAD, TRIES, Chunk, Worker, _Run, workers
 from oneformer.errors import SpecError, UserError, WorkError
 from oneformer.spec.load import load_spec
+from ray_cluster import ray_cluster
 from story.tiny_model import write_tiny_checkpoint
 
 
@@ -267,11 +267,8 @@ def test_without_ray_it_is_told_what_to_install(
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A cluster of two processors on this machine."""
-    module = pytest.importorskip("ray", reason="ray is not installed (the extra [ray])")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray writes one into the home folder
-    module.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield module
-    module.shutdown()
+    with ray_cluster(monkeypatch) as module:
+        yield module
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from oneformer.actions.inference import Predictions
     from oneformer.predict.files import ImageFiles
     from oneformer.runs import RunFolder
-    from oneformer.spec import ExperimentSpec
+    from oneformer.spec import ExperimentSpec, InferenceSpec, TrainSpec
 
 log = logging.getLogger(__name__)
 
@@ -189,15 +189,33 @@ def workers(spec: ExperimentSpec, there: dict[str, float]) -> tuple[dict[str, fl
         SpecError: the cluster has less than is asked for.
     """
     section = spec.inference
+    each, asked, room = share(section, there, threads=section.threads, key="inference")
+    return each, room if asked == 1 else asked
+
+
+def share(
+    section: InferenceSpec | TrainSpec, there: Mapping[str, float], *, threads: int, key: str
+) -> tuple[dict[str, float], int, int]:
+    """What each worker holds, how many the spec asks for, and how many the cluster has room for.
+
+    Args:
+        section: the action's.
+        there: what the cluster has.
+        threads: processors of a worker without a GPU.
+        key: the action, for the message.
+
+    Raises:
+        SpecError: the cluster has less than is asked for.
+    """
     gpus = int(there.get("GPU", 0))
     on_gpu = section.accelerator == "gpu" or (section.accelerator == "auto" and gpus > 0)
-    each: dict[str, float] = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": max(1, section.threads)}
+    each: dict[str, float] = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": max(1, threads)}
     room = min(int(there.get("CPU", 0) // each["num_cpus"]), gpus if on_gpu else 10**9)
     asked = max(section.num_gpus, len(section.gpu_ids)) * section.num_nodes
     what = "GPUs" if on_gpu else f"workers of {each['num_cpus']} processors"
     if room < asked:
-        raise SpecError(f"{asked} {what} are asked for, the cluster has room for {room}", where="inference.num_gpus")
-    return each, room if asked == 1 else asked
+        raise SpecError(f"{asked} {what} are asked for, the cluster has room for {room}", where=f"{key}.num_gpus")
+    return each, asked, room
 
 
 def _for_worker(spec: ExperimentSpec) -> ExperimentSpec:

@@ -20,6 +20,7 @@ from oneformer.runs import RunFolder, StatusLog, run_path
 from oneformer.spec.tree import to_dict
 
 if TYPE_CHECKING:
+    from oneformer.actions.train_cluster import OnCluster
     from oneformer.data.labels import LabelMap
     from oneformer.data.record import Record
     from oneformer.spec import ExperimentSpec, TrainSpec
@@ -98,9 +99,16 @@ class _Start:
     meet: Callable[[], None]
 
 
-@action("train")
-def run(spec: ExperimentSpec, *, dry_run: bool = False, advise: bool = True) -> Trained | Plan:
+def run(
+    spec: ExperimentSpec, *, dry_run: bool = False, advise: bool = True, cluster: str = ""
+) -> Trained | OnCluster | Plan:
     """Train on `dataset.train`, score on `dataset.val`.
+
+    Args:
+        spec: what is asked for.
+        dry_run: tell the files and stop.
+        advise: where memory runs out, try what fits.
+        cluster: Ray cluster that trains: `auto` or an address; see `actions/train_cluster.py`.
 
     Raises:
         UserError: the request cannot be fulfilled; everything that can be seen before computing is told at once.
@@ -108,6 +116,16 @@ def run(spec: ExperimentSpec, *, dry_run: bool = False, advise: bool = True) -> 
         OutOfMemory: with `advise` it tells which batch or crop fits, which takes up to `train_memory.LIMIT_S`.
         KeyboardInterrupt: the user stopped it; a checkpoint of the last finished step is kept.
     """
+    if cluster and not dry_run:
+        from oneformer.actions.train_cluster import train_on
+
+        return train_on(cluster, spec)
+    return _run(spec, dry_run=dry_run, advise=advise)
+
+
+@action("train")
+def _run(spec: ExperimentSpec, *, dry_run: bool, advise: bool) -> Trained | Plan:
+    """Train with the processes of this machine, or as one of a launcher's."""
     path = run_path(spec.results_dir, "train", section_dir=spec.train.results_dir)
     if dry_run:
         return _plan(spec, path)

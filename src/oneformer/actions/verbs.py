@@ -58,6 +58,7 @@ VERBS = {
         "oneformer.actions.train",
         "train a model",
         "oneformer train -e spec.yaml train.num_epochs=10 train.optim.lr=2e-4",
+        arguments=(Argument("--cluster", "Ray cluster that trains: auto, or ray://HOST:PORT", metavar="ADDRESS"),),
     ),
     "automl space": Verb(
         "oneformer.automl.commands",

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import csv
 import errno
-import os
 import re
 import signal
 import sys
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneformer.automl.ledger import held
 from oneformer.errors import UserError, WorkError, no_memory
+from oneformer.runs.parent import end_with_parent
 
 if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
@@ -38,7 +37,7 @@ def main(folder: Path, epoch: int) -> int:
     from oneformer.runs.atomic import write_json
 
     signal.signal(signal.SIGTERM, _ended)
-    threading.Thread(target=_watch, daemon=True).start()
+    end_with_parent(GRACE_S)
     with ExitStack() as stack:
         try:
             _wait_until_free(folder, stack)
@@ -147,14 +146,6 @@ def _wait_until_free(folder: Path, stack: ExitStack) -> None:
 
 def _ended(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt("the search has ended")
-
-
-def _watch() -> None:
-    while os.read(0, 1):  # past the buffer of sys.stdin: Python may not end while a thread reads through that
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_S)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ CHILD = "ONEFORMER_CHILD_RANK"
 INTERRUPTED = 130
 LOOK_S = 0.5
 LOST = re.compile(r"connection (reset|closed) by peer|broken pipe|read error|remote process exited", re.IGNORECASE)
+BROKE = "the connection to another process of this run broke"
 PATIENCE_S = 3.0
 """A collective that a process is missing from mostly fails by itself, which also saves what can be saved."""
 ENDING_S = 10.0
@@ -57,16 +58,17 @@ class _Child:
         lines = [line for line in self.words.read().splitlines() if line.strip()]
         code = self.process.poll() or 0
         if code < 0:
-            memory = "; the system does that when memory runs out" if code == -signal.SIGKILL else ""
-            return WorkError(f"{self.name} was ended by {_signal_name(-code)}{memory}")
+            return WorkError(f"{self.name} was {ended_by(-code)}")
         told = "\n    ".join(lines[-6:]) or f"it ended with {code} and said nothing"
         return WorkError(f"{self.name} failed:\n    {told}")
 
 
-def _signal_name(number: int) -> str:
+def ended_by(number: int) -> str:
+    """`ended by SIGTERM`, and what a signal may mean."""
+    memory = "; the system does that when memory runs out" if number == signal.SIGKILL else ""
     with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"
+        return f"ended by {signal.Signals(number).name}{memory}"
+    return f"ended by signal {number}"
 
 
 @contextmanager
@@ -108,9 +110,7 @@ def ranks(
         if failed and not mine:
             raise failed[0].failure() from error
         if lost:
-            raise WorkError(
-                "the connection to another process of this run broke", hint="that process, or its machine, says why"
-            ) from error
+            raise WorkError(BROKE, hint="that process, or its machine, says why") from error
         raise
     finally:
         watch.done.set()
