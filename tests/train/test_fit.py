@@ -175,9 +175,9 @@ def test_a_signal_at_the_very_end_of_an_epoch_is_a_stop_too(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Saver, "on_train_epoch_end", ended)
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 6"):
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 7"):
         train_small(data, tmp_path)
-    assert names(tmp_path)[-1] == checkpoint_name(1, 6)
+    assert names(tmp_path)[-1] == checkpoint_name(2, 7)
 
 
 def test_a_full_disk_leaves_the_checkpoints_before_it_whole(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,19 @@ def test_a_killed_training_of_two_processes_goes_on_as_if_nothing_had_been(tmp_p
     one, other_state = (load(tmp_path / n / "train" / LATEST) for n in "ab")
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert unequal(one[part], other_state[part], part) == []
+
+
+def test_all_processes_stop_after_the_same_step_when_one_is_told_to_end(tmp_path: Path) -> None:
+    kept = ("train.checkpoint_interval=1", "train.checkpoint_interval_unit=step", "train.num_epochs=200")
+    processes = as_machines(tmp_path, unscored(small_data(tmp_path), tmp_path / "two", *kept))
+    while not (tmp_path / "two" / "train" / checkpoint_name(0, 2)).exists():
+        assert processes[0].poll() is None
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    told = [text for *_, text in ended(processes, within_s=60)]
+    said = [re.findall(r"stopped after step (\d+)", text) for text in told]
+    step = load(tmp_path / "two" / "train" / LATEST)["global_step"]
+    assert said == [[str(step)]] * 2, told
 
 
 def test_processes_that_draw_different_seeds_are_refused(tmp_path: Path) -> None:

@@ -57,32 +57,38 @@ class Clock:
 class StopRequest:
     """Whether the user asked to stop (Ctrl-C or a termination signal)."""
 
-    asked = False
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        """From now on the first signal is only noted, so that no step is torn apart; the second raises at once.
+
+        Outside the main thread, where signals cannot be caught, nothing changes.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                signal.signal(number, self._note)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While open, the first SIGINT or SIGTERM is only noted, so that no step is torn apart; the second raises at once.
-
-    Outside the main thread, where signals cannot be caught, nothing changes.
-    """
+    """While open, a wish to stop is noted; afterwards the signals mean what they did before."""
+    before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
     request = StopRequest()
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signature of a handler
-        if request.asked:
-            raise KeyboardInterrupt
-        request.asked = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, note) for number in numbers}
+    request.listen()
     try:
         yield request
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def seed_step(seed: int, rank: int, epoch: int, batch: int, *, device: torch.device) -> None:
@@ -121,6 +127,9 @@ class Pace(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """The clock runs from here; a resumed epoch goes on at its place."""
+        # Lightning has just put a handler of its own before ours. It talks to the other ranks from within the signal,
+        # in whatever exchange they are: ranks that get the signal at different steps would wait for each other for ever.
+        self.request.listen()
         self._check_place(trainer)
         self.data.go_to_place()
         self.clock.start()
