@@ -169,7 +169,7 @@ def check(found: Study) -> None:
 
 @LINUX
 def test_ten_kills_of_the_search_and_its_trainings(tmp_path: Path) -> None:
-    words = ("automl.max_trials=4", "automl.sampler=random")
+    words = ("automl.max_trials=12", "automl.sampler=random")  # more work than ten lives of 0.3 s get done
     quiet, loud = (study(tmp_path / name, *words) for name in ("quiet", "loud"))
     assert search(quiet) == "done"
     assert killed(loud, 10, seed=1) >= 10

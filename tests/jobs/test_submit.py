@@ -50,7 +50,7 @@ def test_every_fault_of_the_spec_is_told_and_nothing_is_left(idle: None, store: 
     [
         ("train", ["results_dir=elsewhere"], {}, "its own folder"),
         ("train", ["train.results_dir=elsewhere"], {}, "its own folder"),
-        ("train", ["train.results_dir=s3://bucket/x"], {}, "its own folder, and are not uploaded"),
+        ("train", ["train.results_dir=s3://bucket/x"], {}, "uploaded as a whole"),
         ("train", [], {"parent": "train-000000"}, "there is no job"),
         ("train", [], {"executor": "moon"}, "there is no executor 'moon'"),
         ("train", [], {"cpus": 3}, "this machine has 2"),

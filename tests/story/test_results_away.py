@@ -15,6 +15,9 @@ import pytest
 from data.sources.servers import Server, in_front_of
 from oneformer import cli
 from oneformer.actions import mirror as mirrors
+from oneformer.errors import UserError
+from oneformer.jobs import create_job
+from oneformer.jobs.record import COMPLETE
 from oneformer.runs.away import here
 from oneformer.runs.encrypt import MAGIC
 from oneformer.train.module import TrainingModule
@@ -294,6 +297,41 @@ def test_results_that_cannot_be_uploaded_are_kept_and_told(
     line.faults = []
     assert train(data, "refused", "train.resume_training_checkpoint_path=auto") == cli.DONE
     assert "oneformer_model_best.pth" in bucket.names("refused/train/")
+
+
+def test_jobs_take_data_and_weights_from_the_bucket_and_lie_there_under_their_names(
+    data: TinyDataset, bucket: Bucket, line: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes of their own, started by the queue; what they read and what they write meets faults."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for file in data.folder.rglob("*.*"):
+        bucket.client.put_object(Bucket=BUCKET, Key=f"data/{file.relative_to(data.folder)}", Body=file.read_bytes())
+    given = [word.replace(str(data.folder), address("data")) for word in words(data, Path("x"))]
+    given += [f"results_dir={address('jobs')}", "train.iters_per_epoch=1", "train.num_epochs=1"]
+    monkeypatch.setattr(line, "hits", lambda method, path: path.count("/") > 1)
+    line.faults = ["500", "reset", "short", "503"] * 2
+    first = create_job("train", None, given, jobs=tmp_path / "jobs")
+    score = create_job("evaluate", None, [*given, "evaluate.accelerator=cpu"], jobs=tmp_path / "jobs", parent=first.id)
+    assert [job.wait(120) for job in (first, score)] == [COMPLETE] * 2, first.log + score.log
+    assert line.faults == [], "every fault was met"
+    best = first.results / "train" / "oneformer_model_best.pth"
+    assert score.record.inferred["evaluate.checkpoint"]["value"] == str(best)
+    for job, action in ((first, "train"), (score, "evaluate")):
+        mine = {p.name: p.read_bytes() for p in (job.results / action).iterdir() if not p.name.startswith(".")}
+        assert {n: bucket.read(f"jobs/{job.id}/{action}/{n}") for n in mine} == mine
+    weights = address(f"jobs/{first.id}/train/{best.name}")
+    links = {"train.pretrained_model": {"link": weights, "destination_path": "start/from.pth"}}
+    for wishes in ({"ptm": weights}, {"infer": links}):
+        more = create_job("train", None, given, jobs=tmp_path / "jobs", **wishes)
+        assert more.wait(120) == COMPLETE, more.log
+    assert (more.folder / "inputs" / "start" / "from.pth").read_bytes() == best.read_bytes()
+    for file in (tmp_path / "jobs").rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
+
+
+def test_the_results_of_a_search_are_refused_when_its_job_is_submitted(bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the results of automl cannot be kept in an object store"):
+        create_job("train", None, [f"results_dir={address('x')}", "automl_policy=on"], jobs=tmp_path / "jobs")
 
 
 @pytest.mark.parametrize(

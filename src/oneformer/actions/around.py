@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from oneformer.actions.plan import Plan
 from oneformer.errors import SpecError, UserError
-from oneformer.runs.away import address_of, here, is_away, is_in_store, standing_for
+from oneformer.runs.away import address_of, is_away, is_in_store, kept, standing_for
 from oneformer.runs.encrypt import check_installed
 from oneformer.runs.key import using, writing_key
 from oneformer.spec.tree import get, with_value
@@ -97,7 +97,7 @@ def _with_address(done: Any, address: str) -> Any:
     """A plan that says where results will be in the end, and not where they are made; anything else as it is."""
     if not address or not isinstance(done, Plan):
         return done
-    made = str(here(address))
+    made = str(kept(address))
     return replace(done, writes=[file.replace(made, address, 1) for file in done.writes])
 
 
@@ -119,7 +119,7 @@ def uploaded(spec: ExperimentSpec, name: str, address: str) -> Iterator[None]:
     if "ONEFORMER_CHILD_RANK" in os.environ:  # the process that has started this one does it
         yield
         return
-    mirror = Mirror(place, here(address), _limits(spec.dataset.sources))
+    mirror = Mirror(place, kept(address), _limits(spec.dataset.sources))
     mirror.bring()
     if not _is_first(spec, name):
         yield

@@ -29,7 +29,7 @@ from oneformer.jobs.models import (
 )
 from oneformer.jobs.record import Record
 from oneformer.jobs.store import RESULTS, Store
-from oneformer.runs.away import is_away
+from oneformer.runs.away import address_of, is_away, is_in_store
 from oneformer.spec.tree import get
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class Context:
             return None
         path = Path(self.record.ptm)
         foreign = path.suffix.lower() in _FOREIGN and key.startswith("train.pretrained_")
-        remote = "://" in self.record.ptm and key == "train.pretrained_backbone"
+        remote = key.startswith("train.pretrained_") and is_in_store(self.record.ptm)
+        remote = remote or (key == "train.pretrained_backbone" and is_away(self.record.ptm))
         if not (foreign or remote or kind_of(path) in reads(key, self.spec)):
             raise SpecError(f"{key} cannot hold {self.record.ptm}", where="--ptm")
         return Field(self.record.ptm, "")
@@ -167,6 +168,12 @@ def _engine_file(context: Context, key: str) -> Field:
     return _own_file(context, key, "model.engine")
 
 
+def _results(context: Context, _: str) -> Field:
+    """The job's own folder, or below the address that the spec names what is uploaded from there."""
+    given = context.spec.results_dir
+    return Field(f"{given.rstrip('/')}/{context.record.id}" if is_away(given) else str(context.results), "")
+
+
 def _own_file(context: Context, key: str, name: str) -> Field:
     """A file of the action's own folder; an override gives it another name."""
     named = get(context.spec, key) if key in context.record.named else name
@@ -174,13 +181,21 @@ def _own_file(context: Context, key: str, name: str) -> Field:
 
 
 def check_own_files(record: Record, spec: ExperimentSpec) -> None:
-    """Raises SpecError when overrides would put files elsewhere than into the job's own folder."""
-    for key in ("results_dir", f"{record.action}.results_dir"):
-        if is_away(get(spec, key)):
-            what = "the results of a job lie in its own folder, and are not uploaded"
-            raise SpecError(what, where=key, hint="leave it out; oneformer jobs show tells where they are")
-    for key, function in {**plan(record), f"{record.action}.results_dir": "output_dir"}.items():
-        inside = function != "output_dir" and (function not in _CREATE or Path(get(spec, key)).name == get(spec, key))
+    """Raises SpecError when overrides would put files elsewhere than into the job's own folder.
+
+    From there `results_dir` may have them uploaded to an address.
+    """
+    own = f"{record.action}.results_dir"
+    if is_away(get(spec, own)):
+        hint = "results_dir takes an address; the files of each job go to a folder of its name there"
+        raise SpecError("the results of a job are uploaded as a whole", where=own, hint=hint)
+    if address_of(spec.results_dir, record.action) and record.action == "train" and spec.automl_policy != "off":
+        address_of(spec.results_dir, "automl")
+    for key, function in {**plan(record), own: "output_dir"}.items():
+        away = key == "results_dir" and is_away(spec.results_dir)
+        inside = away or (
+            function != "output_dir" and (function not in _CREATE or Path(get(spec, key)).name == get(spec, key))
+        )
         if key in record.named and not inside:
             what = "the results of a job lie in its own folder"
             hint = "give the file's name alone" if function in _CREATE else "--jobs FOLDER says where jobs lie"
@@ -190,7 +205,7 @@ def check_own_files(record: Record, spec: ExperimentSpec) -> None:
 Function = Callable[[Context, str], Field | None]
 FUNCTIONS: dict[str, Function] = {
     "key": _key,
-    "output_dir": lambda context, _: Field(str(context.results), ""),
+    "output_dir": _results,
     "parent_model": lambda context, key: context.model(key),
     "parent_model_folder": _folder,
     "parent_model_or_ptm": lambda context, key: context.model(key) or context.ptm(key),
@@ -216,7 +231,7 @@ def filled(context: Context) -> dict[str, Field]:
     found: dict[str, Field] = {}
     left: list[str] = []
     for key, function in plan(record).items():
-        if key in record.named and function not in _CREATE:
+        if key in record.named and function not in (*_CREATE, "output_dir"):
             continue
         if is_link(function):
             found[key] = Field(str(linked(function, context.store.folder(record.id), key)), "link")

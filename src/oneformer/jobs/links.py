@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from oneformer.errors import SpecError, UserError
+from oneformer.runs.away import is_in_store
 
 INPUTS = "inputs"
 
@@ -20,8 +21,8 @@ def is_link(value: Any) -> bool:
 def linked(value: dict[str, Any], folder: Path, key: str) -> Path:
     """The file behind the link, under `inputs/` of the job's folder; what is there already is not fetched again.
 
-    The address needs the file's checksum (`#sha256=...`), and a transfer that breaks is tried again a few times, not
-    for ever. The destination is taken below `inputs/`, whatever it says.
+    A web address needs the file's checksum (`#sha256=...`), an object store's may have one. A transfer that breaks is
+    tried again a few times, not for ever. The destination is taken below `inputs/`, whatever it says.
 
     Raises:
         UserError: the dictionary is not right, or the file does not come.
@@ -33,21 +34,49 @@ def linked(value: dict[str, Any], folder: Path, key: str) -> Path:
     parts = [part for part in PurePosixPath(place).parts if part != "/"]
     if ".." in parts:
         raise SpecError(f"the destination {place} leaves the job's folder", where=key)
-    from oneformer.model.weights.download import fetch
-
     try:
-        cached = fetch(address)
+        cached, name = _from_store(address, key) if is_in_store(address) else _from_web(address)
     except UserError as error:
         raise type(error)(error.what, where=key, hint=error.hint) from error
-    # The cache puts a part of the checksum before the name.
-    target = (folder / INPUTS).joinpath(*parts) if parts else folder / INPUTS / cached.name.partition("-")[2]
+    target = (folder / INPUTS).joinpath(*(parts or [name]))
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
+        if part.is_dir():
+            shutil.rmtree(part)
         part.unlink(missing_ok=True)
-        try:
-            os.link(cached, part)
-        except OSError:
-            shutil.copyfile(cached, part)
+        if cached.is_dir():
+            shutil.copytree(cached, part, copy_function=_link)
+        else:
+            _link(cached, part)
         part.replace(target)
     return target
+
+
+def _from_web(address: str) -> tuple[Path, str]:
+    """A file of the cache, and its name."""
+    from oneformer.model.weights.download import fetch
+
+    cached = fetch(address)
+    return cached, cached.name.partition("-")[2]  # before it the cache puts a part of the checksum
+
+
+def _from_store(address: str, key: str) -> tuple[Path, str]:
+    """A file, or the folder that an archive holds, and its name."""
+    from oneformer.data.sources.address import ARCHIVES
+    from oneformer.data.sources.fetch import Fetcher
+    from oneformer.spec.sources import SourcesSpec
+
+    cached = Path(Fetcher(SourcesSpec()).local(address, key=key))
+    name = PurePosixPath(address.partition("#")[0]).name
+    if cached.is_dir():
+        name = next((name.removesuffix(ending) for ending in ARCHIVES if name.endswith(ending)), name)
+    return cached, name
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """The same file under another name, or where the system has no such thing a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

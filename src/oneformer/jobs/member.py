@@ -21,7 +21,8 @@ from oneformer.errors import UserError
 from oneformer.jobs import worker
 from oneformer.jobs.record import RUNNING, Record
 from oneformer.jobs.resolve import START
-from oneformer.jobs.store import LOG, Store
+from oneformer.jobs.store import LOG, RESULTS, Store
+from oneformer.runs.away import KEPT
 
 RANKS = ("NODE_RANK", "SLURM_NODEID")
 LONGEST_S = 900.0
@@ -66,7 +67,8 @@ class _Member:
         if not command:
             return worker.FAILED
         record = self.store.read(self.job)
-        child = subprocess.Popen(command, cwd=record.cwd or None, stdin=subprocess.DEVNULL)
+        variables = {**os.environ, KEPT: str(self.folder / RESULTS)}
+        child = subprocess.Popen(command, cwd=record.cwd or None, env=variables, stdin=subprocess.DEVNULL)
         kill_at = 0.0
         while True:
             with suppress(subprocess.TimeoutExpired):

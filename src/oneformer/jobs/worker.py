@@ -20,8 +20,9 @@ from oneformer.jobs.alive import MARK, Process, end, members, send
 from oneformer.jobs.queue import start_queue
 from oneformer.jobs.record import COMPLETE, ERROR, PENDING, RUNNING, Record, Run, now
 from oneformer.jobs.seal import check_seal
-from oneformer.jobs.store import ALIVE, LOG, Store
+from oneformer.jobs.store import ALIVE, LOG, RESULTS, Store
 from oneformer.jobs.verdict import size, status_file, verdict
+from oneformer.runs.away import KEPT
 
 NOT_NOW, FAILED = 75, 1
 """Exit codes of a worker whose job another one runs or that has no slots yet, and with `--tell` of a failed job."""
@@ -145,7 +146,7 @@ class _Worker:
         return code
 
     def _environment(self) -> dict[str, str]:
-        more = {MARK: self.run.token, "ONEFORMER_JOB": self.record.id}
+        more = {MARK: self.run.token, "ONEFORMER_JOB": self.record.id, KEPT: str(self.folder / RESULTS)}
         if self.record.executor == "local":
             if self.record.gpus:
                 more["CUDA_VISIBLE_DEVICES"] = ",".join(self.run.gpus)

@@ -16,6 +16,8 @@ from typing import Any
 from oneformer.errors import SpecError
 
 KINDS = ("s3", "aws", "gs", "gcs", "az", "azure", "abfs")
+KEPT = "ONEFORMER_KEPT_RESULTS"
+"""Variable with the results folder of this machine, for a run whose files belong to an address: that of a job."""
 ACTIONS = ("train", "evaluate", "inference", "export", "quantize", "gen_trt_engine")
 EXCLUDES = ("inputs/",)
 """What of a results folder is never uploaded, beside files whose name begins with a point."""
@@ -81,6 +83,12 @@ def address_of(results_dir: str, action: str, *, section_dir: str = "") -> str:
         hint = "name a folder of this machine; the results of single actions may lie in an object store"
         raise SpecError(f"the results of {action} cannot be kept in an object store", where=where, hint=hint)
     return given.rstrip("/") if section_dir else f"{given.rstrip('/')}/{action}"
+
+
+def kept(address: str) -> Path:
+    """The folder of this machine for the results of a run that belong to an address."""
+    folder = os.environ.get(KEPT, "")
+    return Path(folder) / address.rstrip("/").rpartition("/")[2] if folder else here(address)
 
 
 def here(address: str) -> Path:

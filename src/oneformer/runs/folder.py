@@ -24,7 +24,7 @@ from typing import Any
 
 from oneformer.errors import UserError
 from oneformer.runs.atomic import write_text
-from oneformer.runs.away import address_of, as_given, here
+from oneformer.runs.away import address_of, as_given, kept
 from oneformer.runs.editor import schema_line
 from oneformer.runs.secrets import masked
 
@@ -40,7 +40,7 @@ def run_path(results_dir: str | Path, action: str, *, section_dir: str | Path = 
         SpecError: results cannot be kept at an address of this kind.
     """
     if address := address_of(str(results_dir), action, section_dir=str(section_dir)):
-        return here(address)
+        return kept(address)
     return Path(section_dir) if str(section_dir) else Path(str(results_dir) or "results") / action
 
 

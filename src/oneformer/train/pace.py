@@ -128,7 +128,7 @@ class Pace(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """The clock runs from here; a resumed epoch goes on at its place."""
         # Lightning has just put a handler of its own before ours. It talks to the other ranks from within the signal,
-        # in whatever exchange they are: ranks that get the signal at different steps would wait for each other for ever.
+        # whatever exchange they are in: ranks that got the signal at different steps would wait for ever.
         self.request.listen()
         self._check_place(trainer)
         self.data.go_to_place()
