@@ -13,9 +13,7 @@ from oneformer.model.layers import (
     QueryLayer,
     freeze,
     full_precision,
-    mix,
     recompute,
-    slow_backward,
 )
 
 
@@ -45,44 +43,6 @@ def test_causal_attention_sees_only_what_came_before() -> None:
     before, after = attention(x, x, x, causal=True), attention(changed, changed, changed, causal=True)
     torch.testing.assert_close(before[:, :4], after[:, :4])
     assert not torch.allclose(before[:, 4:], after[:, 4:])
-
-
-@pytest.mark.parametrize(
-    ("dtype", "kind", "tolerance"),
-    [
-        (torch.float32, "learned", 1e-5),
-        (torch.bfloat16, "learned", 0.03),
-        (torch.bfloat16, "boolean", 0.03),
-        (torch.bfloat16, "none", 0.03),
-    ],
-)
-def test_attention_by_plain_products_equals_the_fused_one_in_value_and_gradients(
-    dtype: torch.dtype, kind: str, tolerance: float
-) -> None:
-    """Where training would be slow with the fused one; that one is asked in float32 here."""
-    torch.manual_seed(0)
-    inputs = [torch.randn(2, 3, n, 8).to(dtype).requires_grad_() for n in (5, 7, 7)]
-    mask = {"none": None, "boolean": torch.rand(2, 1, 5, 7) > 0.5, "learned": torch.randn(1, 3, 5, 7)}[kind]
-    if kind == "learned":
-        inputs.append(mask := mask.to(dtype).requires_grad_())
-    elif kind == "boolean":
-        mask[..., 0] = True
-    assert slow_backward(inputs[0], mask)
-    got = mix(*inputs[:3], mask=mask)
-    wide = [x.detach().float().requires_grad_() for x in inputs]
-    wide_mask = wide[3] if kind == "learned" else mask
-    want = nn.functional.scaled_dot_product_attention(*wide[:3], attn_mask=wide_mask)
-    seed = torch.linspace(-1, 1, want.numel()).view_as(want)
-    found = [got, *torch.autograd.grad(got, inputs, seed.to(dtype))]
-    for ours, theirs in zip(found, [want, *torch.autograd.grad(want, wide, seed)], strict=True):
-        assert (ours.float() - theirs).abs().max() < tolerance * theirs.abs().max()
-
-
-def test_attention_is_the_fused_one_without_gradients_and_in_float32() -> None:
-    q = torch.randn(1, 2, 5, 8)
-    assert not slow_backward(q, torch.ones(5, 5, dtype=torch.bool))
-    with torch.no_grad():
-        assert not slow_backward(q.bfloat16(), torch.zeros(5, 5, requires_grad=True))
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from oneformer.model.mixing import mix
+
 
 class MLP(nn.Module):
     """`num_layers` linear layers with ReLU between them; the last one maps to `out_dim`. Zero layers pass tokens on."""
@@ -62,37 +64,6 @@ class Attention(nn.Module):
             mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
         mixed = mix(q, k, v, mask=mask, dropout=self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, Q, C)
-
-
-def mix(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout: float = 0.0, scale: float | None = None
-) -> Tensor:
-    """Scaled dot-product attention, (B, heads, Q, d) with keys and values (B, heads, N, d) -> (B, heads, Q, d).
-
-    Args:
-        q, k, v: queries, keys and values.
-        mask: broadcastable to (B, heads, Q, N); boolean, true where to attend, or added to the logits.
-        dropout: probability with which an attention weight is dropped.
-        scale: of the logits, by default d ** -0.5.
-    """
-    if not slow_backward(q, mask):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
-    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)  # (B, heads, Q, N)
-    if mask is not None:
-        if mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=logits.dtype).masked_fill_(~mask, -torch.inf)
-        logits = logits.add_(mask)
-    return F.dropout(logits.softmax(-1), dropout) @ v
-
-
-def slow_backward(q: Tensor, mask: Tensor | None) -> bool:
-    """Whether torch's fused attention would be slow to train with here, 1.2 to 3 times slower than plain products.
-
-    On a CPU it has a poor backward pass in bfloat16, and none at all for a mask that learns (Swin's bias).
-    """
-    if q.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
-    return q.dtype == torch.bfloat16 or (mask is not None and mask.requires_grad)
 
 
 class FeedForward(nn.Module):

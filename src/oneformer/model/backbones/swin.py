@@ -20,7 +20,8 @@ from oneformer.model.backbones.common import (
     pad_to_multiple,
 )
 from oneformer.model.backbones.windows import Windows, relative_index, windows
-from oneformer.model.layers import DropPath, mix, recompute
+from oneformer.model.layers import DropPath, recompute
+from oneformer.model.mixing import mix
 
 if TYPE_CHECKING:
     from oneformer.spec.backbone import BackboneSpec, SwinSpec
