@@ -146,8 +146,11 @@ def hardware() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+        lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0].splitlines())
+        facts = {name.strip(): value.strip() for name, _, value in lines}
+        model = facts.get("model name", model)
+        if "cpu family" in facts:  # virtual machines call processors of several generations by one name
+            model += f" family {facts['cpu family']} model {facts.get('model', '?')}"
     able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     extras = [name for name in ("amx_bf16", "avx512_bf16") if able.get(name)]
     return ", ".join([model, f"{os.cpu_count()} cores", torch.backends.cpu.get_cpu_capability(), *extras])
