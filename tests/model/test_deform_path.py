@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -87,3 +90,16 @@ def test_a_failure_on_a_gpu_is_a_warning_and_no_end(caplog: pytest.LogCaptureFix
         pytest.skip("needs a GPU that fails")
     assert "triton fails with" in deform_path.obstacle.__wrapped__("cuda", 0)
     assert "grid_sample on cuda:0" in caplog.text
+
+
+def test_the_network_is_imported_without_the_compiler() -> None:
+    """It would double the time to the first prediction."""
+    code = "import sys, oneformer.model.oneformer; print('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_choice_is_marked_as_torch_itself_does() -> None:
+    def marked() -> None: ...
+
+    torch.compiler.assume_constant_result(marked)
+    assert vars(marked).items() <= vars(choose).items() and vars(marked)

@@ -39,8 +39,6 @@ def path_for(value: Tensor) -> str:
     return choose(value.device.type, value.device.index or 0, torch.compiler.is_compiling())
 
 
-# Under torch.compile a choice is a fact about the machine, not a part of the graph.
-@torch.compiler.assume_constant_result
 def choose(device: str, index: int, compiling: bool) -> str:
     """`path_for` without a tensor. `torch.compile` cannot look into `rows` and takes `grid` in its place."""
     path = forced()
@@ -52,6 +50,11 @@ def choose(device: str, index: int, compiling: bool) -> str:
     elif path == "triton" and (why := obstacle(device, index)):
         raise UserError(f"triton cannot be used: {why}", where=VARIABLE, hint="take auto, or remove the variable")
     return "grid" if path == "rows" and compiling else path
+
+
+# Under torch.compile a choice is a fact about the machine, not a part of the graph. `assume_constant_result` says so by
+# this mark too, but imports the whole compiler for it, which takes a second of every start.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def forced() -> str:
