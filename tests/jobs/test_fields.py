@@ -258,6 +258,14 @@ def test_slips_in_what_is_to_be_filled_in_are_told(infer: dict[str, str], said: 
         submit(store, "train", infer=infer)
 
 
+def test_weights_and_results_may_lie_at_addresses(store: Store) -> None:
+    weights = f"s3://bucket/start.pth#sha256={'0' * 64}"
+    job = submit(store, "train", "results_dir=s3://bucket/runs/", ptm=weights)
+    assert values(store, job) == {"results_dir": f"s3://bucket/runs/{job.id}", "train.pretrained_model": weights}
+    with pytest.raises(UserError, match="--ptm"):
+        values(store, submit(store, "train", ptm="s3://bucket/start.engine"))
+
+
 @pytest.mark.parametrize("name", ["weights.engine", "missing.pth"])
 def test_weights_that_are_none_are_refused(name: str, store: Store, tmp_path: Path) -> None:
     if name.endswith(".engine"):

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from oneformer import cli
 from oneformer.actions import mirror as mirrors
 from oneformer.errors import UserError
 from oneformer.jobs import create_job
+from oneformer.jobs.links import linked
 from oneformer.jobs.record import COMPLETE
 from oneformer.runs.away import here
 from oneformer.runs.encrypt import MAGIC
@@ -327,6 +329,22 @@ def test_jobs_take_data_and_weights_from_the_bucket_and_lie_there_under_their_na
     assert (more.folder / "inputs" / "start" / "from.pth").read_bytes() == best.read_bytes()
     for file in (tmp_path / "jobs").rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
+
+
+def test_a_link_into_the_bucket_brings_a_file_or_what_an_archive_holds(bucket: Bucket, tmp_path: Path) -> None:
+    packed = tmp_path / "photos.tar.gz"
+    (tmp_path / "a.png").write_bytes(b"photo")
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tmp_path / "a.png", "a.png")
+    bucket.client.put_object(Bucket=BUCKET, Key="in/photos.tar.gz", Body=packed.read_bytes())
+    bucket.client.put_object(Bucket=BUCKET, Key="in/map.json", Body=b"[]")
+    job = tmp_path / "job"
+    photos = linked({"link": address("in/photos.tar.gz")}, job, "dataset.train.images")
+    assert photos == job / "inputs" / "photos" and (photos / "a.png").read_bytes() == b"photo"
+    assert linked({"link": address("in/map.json")}, job, "dataset.label_map") == job / "inputs" / "map.json"
+    with pytest.raises(UserError, match="nothing") as caught:
+        linked({"link": address("in/none.json")}, job, "dataset.label_map")
+    assert caught.value.where == "dataset.label_map"
 
 
 def test_the_results_of_a_search_are_refused_when_its_job_is_submitted(bucket: Bucket, tmp_path: Path) -> None:

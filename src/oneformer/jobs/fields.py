@@ -29,7 +29,7 @@ from oneformer.jobs.models import (
 )
 from oneformer.jobs.record import Record
 from oneformer.jobs.store import RESULTS, Store
-from oneformer.runs.away import address_of, is_away, is_in_store
+from oneformer.runs.away import address_of, is_away
 from oneformer.spec.tree import get
 
 if TYPE_CHECKING:
@@ -138,10 +138,9 @@ class Context:
         """The weights that were named beside the spec. Raises UserError where the key cannot hold them."""
         if not self.record.ptm:
             return None
-        path = Path(self.record.ptm)
+        path = Path(self.record.ptm.partition("#")[0] if is_away(self.record.ptm) else self.record.ptm)
         foreign = path.suffix.lower() in _FOREIGN and key.startswith("train.pretrained_")
-        remote = key.startswith("train.pretrained_") and is_in_store(self.record.ptm)
-        remote = remote or (key == "train.pretrained_backbone" and is_away(self.record.ptm))
+        remote = is_away(self.record.ptm) and key == "train.pretrained_backbone"
         if not (foreign or remote or kind_of(path) in reads(key, self.spec)):
             raise SpecError(f"{key} cannot hold {self.record.ptm}", where="--ptm")
         return Field(self.record.ptm, "")
@@ -183,20 +182,17 @@ def _own_file(context: Context, key: str, name: str) -> Field:
 def check_own_files(record: Record, spec: ExperimentSpec) -> None:
     """Raises SpecError when overrides would put files elsewhere than into the job's own folder.
 
-    From there `results_dir` may have them uploaded to an address.
+    From there they may be uploaded to an address that `results_dir` names; those of a search may not.
     """
     own = f"{record.action}.results_dir"
     if is_away(get(spec, own)):
         hint = "results_dir takes an address; the files of each job go to a folder of its name there"
         raise SpecError("the results of a job are uploaded as a whole", where=own, hint=hint)
-    if address_of(spec.results_dir, record.action) and record.action == "train" and spec.automl_policy != "off":
-        address_of(spec.results_dir, "automl")
+    searches = record.action == "train" and spec.automl_policy != "off"
+    away = address_of(spec.results_dir, "automl" if searches else record.action)
     for key, function in {**plan(record), own: "output_dir"}.items():
-        away = key == "results_dir" and is_away(spec.results_dir)
-        inside = away or (
-            function != "output_dir" and (function not in _CREATE or Path(get(spec, key)).name == get(spec, key))
-        )
-        if key in record.named and not inside:
+        inside = function != "output_dir" and (function not in _CREATE or Path(get(spec, key)).name == get(spec, key))
+        if key in record.named and not inside and not (away and key == "results_dir"):
             what = "the results of a job lie in its own folder"
             hint = "give the file's name alone" if function in _CREATE else "--jobs FOLDER says where jobs lie"
             raise SpecError(what, where=key, hint=hint)

@@ -7,6 +7,7 @@ Torch's fused attention serves GPUs, graphs and float32. In bfloat16 on a CPU pl
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ class HeadByHead(torch.autograd.Function):
         return grad_q, grad_k, grad_v, None
 
 
-def heads(q: Tensor) -> itertools.product[tuple[int, int]]:
+def heads(q: Tensor) -> Iterator[tuple[int, int]]:
     """Image and number of each head of (B, heads, Q, d)."""
     return itertools.product(range(q.shape[0]), range(q.shape[1]))
 

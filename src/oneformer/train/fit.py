@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from oneformer import __version__
 from oneformer.data.labels import LabelMap
@@ -148,7 +149,7 @@ def fit(
         meet()
         try:
             trainer.fit(module, datamodule=parts.data, ckpt_path=str(resume) if resume else None)
-        except Interrupted:
+        except (Interrupted, SIGTERMException):  # the latter is Lightning's, when a signal comes before `Pace` listens
             raise KeyboardInterrupt(
                 f"stopped after step {trainer.global_step}; train.resume_training_checkpoint_path=auto goes on"
             ) from None
