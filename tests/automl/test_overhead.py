@@ -1,4 +1,4 @@
-"""What a search itself costs at a thousand trials: processor time of a decision and its records, memory, no torch."""
+"""What a search itself costs at a thousand trials: processor time of a decision, a proposal and records, memory, no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 MOST_MS, MOST_MIB = 5.0, 150  # goal G9
-# In a process of its own, whose memory is that of nothing else.
+# In a process of its own, whose memory is that of nothing else; times are the least of some rounds.
 THOUSAND = """
 import json, resource, sys, time
 from pathlib import Path
@@ -37,13 +37,20 @@ with Ledger(Path(sys.argv[1])) as ledger:
     ledger._base.execute("PRAGMA synchronous=OFF")  # a thousand times the disk's own time, which is not the search's
     while len(ledger.trials) < 1000:
         one()
-    began = time.process_time()
-    for _ in range(100):
-        one()
-    spent = time.process_time() - began
-    learned = brain("asha", max_trials=1200, whole=27).proposer.next(list(ledger.trials.values()))
+    def least(job, times, of):
+        rounds = []
+        for _ in range(of):
+            began = time.process_time()
+            for _ in range(times):
+                job()
+            rounds.append(1e3 * (time.process_time() - began) / times)
+        return min(rounds)
+    spent = least(one, 20, of=5)
+    proposer, trials = brain("asha", max_trials=1200, whole=27).proposer, list(ledger.trials.values())
+    learned = proposer.next(trials)  # the first one translates all trials, as the first after a new start does
+    proposed = least(lambda: proposer.next(trials), 10, of=10)
 used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"ms": 10 * spent, "mib": used, "torch": "torch" in sys.modules, "source": learned.source}))
+print(json.dumps({"ms": spent, "tpe_ms": proposed, "mib": used, "torch": "torch" in sys.modules, "source": learned.source}))
 """
 
 
@@ -55,4 +62,4 @@ def test_a_search_of_a_thousand_trials_costs_little_itself(tmp_path: Path) -> No
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
     told = json.loads(done.stdout)
     assert told["source"] == "tpe" and not told["torch"]
-    assert told["ms"] < MOST_MS and told["mib"] < MOST_MIB
+    assert told["ms"] + told["tpe_ms"] < MOST_MS and told["mib"] < MOST_MIB

@@ -253,11 +253,10 @@ class Ledger:
 
     def finish(self, trial: Trial, done: Finished, *, last: bool) -> None:
         """The trial has reached the epoch it was leased for; with `last` it is complete."""
-        place = 1 + max((r.place for t in self.trials.values() for r in t.rungs.values()), default=0)
         epoch = trial.target
-        rung = Rung(epoch, done.score, done.seconds, place, dict(done.metrics), trial.lost)
         with self._moved(trial, "done" if last else "paused", FINISHED, detail={"epoch": epoch}) as base:
-            base.execute("INSERT INTO rung VALUES (?, ?, ?, ?, ?)", (place, trial.id, epoch, done.score, done.seconds))
+            entry = (trial.id, epoch, done.score, done.seconds)
+            place = base.execute("INSERT INTO rung (trial, epoch, score, seconds) VALUES (?, ?, ?, ?)", entry).lastrowid
             metrics = [(trial.id, epoch, name, value) for name, value in done.metrics.items()]
             metrics += [(trial.id, at, CURVE, value) for at, value in done.curve.items()]
             base.executemany("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?)", metrics)
@@ -265,7 +264,9 @@ class Ledger:
                 file = done.checkpoint
                 row = (trial.id, epoch, file.path, file.digest, file.size)
                 base.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?)", row)
-        trial.rungs[epoch], trial.lost = rung, 0
+        assert place is not None, "SQLite numbers what is inserted"
+        trial.rungs[epoch] = Rung(epoch, done.score, done.seconds, place, dict(done.metrics), trial.lost)
+        trial.lost = 0
         trial.curve |= done.curve
 
     def end(self, trial: Trial, state: str, reason: str) -> None:

@@ -2,11 +2,12 @@
 
 The ledger is the truth: samplers are given what it holds each time, and nothing of theirs is kept. Optuna's own stores
 copy every trial that they are given, and its TPE translates every value of every trial for each proposal. Both would
-take most of the time of a proposal, so that here trials are lent, and are translated once.
+take most of the time of a proposal, so that here trials are lent, and are translated once (`tpe.py`).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,16 +23,17 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from typing_extensions import override
 
+from oneformer.automl import tpe
 from oneformer.automl.dimension import Dimension
+from oneformer.automl.tpe import Numbers
 from oneformer.automl.trial import Trial
 
 CONSTRAINT = "computable"
-Row = list[float]
 
 
 class _Lent(InMemoryStorage):
@@ -47,8 +49,8 @@ class _Lent(InMemoryStorage):
         return [t for t in self._lent if states is None or t.state in states] + own
 
 
-class _Known(BaseSampler):
-    """A sampler over a space that is known, and need not be looked for in all trials."""
+class _Gp(GPSampler):
+    """A Gaussian process over a space that is known, and need not be looked for in all trials."""
 
     def __init__(self, space: dict[str, BaseDistribution], **more: Any) -> None:
         super().__init__(**more)
@@ -57,30 +59,6 @@ class _Known(BaseSampler):
     @override
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
         return self._known
-
-
-class _Tpe(_Known, TPESampler):
-    """TPE over translated trials: number of each -> its values as Optuna computes with them, in the order of `keys`."""
-
-    def __init__(
-        self, space: dict[str, BaseDistribution], keys: Sequence[str], rows: dict[int, Row], **more: Any
-    ) -> None:
-        super().__init__(space, **more)
-        self._keys, self._rows = keys, rows
-
-    @override
-    def _get_internal_repr(self, trials: Any, search_space: Any, study: Any) -> dict[str, NDArray[Any]]:
-        # Should Optuna call this no longer, proposals take longer and are the same (tests/automl/test_models.py).
-        rows = np.array([self._rows[t.number] for t in trials], dtype=np.float64).reshape(len(trials), len(self._keys))
-        columns = dict(zip(self._keys, rows.T.copy(), strict=True))  # (trials,) each
-        choice = CategoricalDistribution
-        return {
-            k: columns[k].astype(np.int64) if isinstance(d, choice) else columns[k] for k, d in search_space.items()
-        }
-
-
-class _Gp(_Known, GPSampler):
-    """A Gaussian process."""
 
 
 @contextmanager
@@ -106,7 +84,7 @@ class Models:
     startup: int
     population: int
     _known: dict[int, tuple[tuple[Any, ...], FrozenTrial]] = field(default_factory=dict)
-    _rows: dict[int, tuple[dict[str, Any], Row]] = field(default_factory=dict)
+    _translated: dict[int, tuple[dict[str, Any], list[float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.space = {d.key: distribution(d) for d in self.dimensions}
@@ -128,17 +106,12 @@ class Models:
         dimensions = within or self.dimensions
         space = {d.key: distribution(d) for d in dimensions}
         free = {key: d for key, d in sorted(space.items()) if not d.single()}
+        if sampler == "tpe":
+            return self.point(tpe.proposal(free, *self._rows(trials, values, list(free)), seed=seed), dimensions)
         with quiet():
-            more: dict[str, Any] = {"seed": seed, "n_startup_trials": self.startup}
-            chosen: BaseSampler
-            if sampler == "gp":
-                chosen, told = _Gp(free, **more), self._told(trials, values)
-            else:
-                chosen = _Tpe(free, list(self.space), self._translated(trials), multivariate=True, **more)
-                # It looks at broken constraints alone, and finds them slowly where they are kept.
-                told = self._told(trials, values, kept=False)
-            study = optuna.create_study(storage=_Lent(told), direction="maximize", sampler=chosen)
-            return self.point(study.ask(space), dimensions)
+            chosen = _Gp(free, seed=seed, n_startup_trials=self.startup)
+            study = optuna.create_study(storage=_Lent(self._told(trials, values)), direction="maximize", sampler=chosen)
+            return self.point(study.ask(space).params, dimensions)
 
     def evolved(
         self, sampler: str, trials: Sequence[Trial], values: Mapping[int, Sequence[float]], *, seed: int
@@ -164,7 +137,7 @@ class Models:
                 if trial.id in values:
                     asked.set_constraint(CONSTRAINT, float(trial.state == "infeasible"))
                     study.tell(asked, list(values[trial.id]))
-            return self.point(study.ask(self.space), self.dimensions)
+            return self.point(study.ask(self.space).params, self.dimensions)
 
     def importance(self, trials: Sequence[Trial], values: Mapping[int, float]) -> dict[str, float]:
         """How much each key matters to the values, as shares of 1 (PED-ANOVA)."""
@@ -174,50 +147,56 @@ class Models:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
-    def told(self, trial: Trial, value: float | None, *, kept: bool = True) -> FrozenTrial:
-        """A trial as Optuna knows it; `kept`: it says so, too, where the constraint is kept."""
+    def told(self, trial: Trial, value: float | None) -> FrozenTrial:
+        """A trial as Optuna knows it."""
         common: dict[str, Any] = {"params": self._params(trial), "distributions": self.space}
         if value is None:
             made = create_trial(state=TrialState.RUNNING, **common)
         else:
-            broken = trial.state == "infeasible"
-            made = create_trial(
-                value=value, constraints={CONSTRAINT: float(broken)} if kept or broken else None, **common
-            )
+            made = create_trial(value=value, constraints={CONSTRAINT: float(trial.state == "infeasible")}, **common)
         made.number = trial.id + 1  # 0 is the number of the trial that is asked for
         return made
 
-    def _told(self, trials: Sequence[Trial], values: Mapping[int, float], *, kept: bool = True) -> list[FrozenTrial]:
+    def _told(self, trials: Sequence[Trial], values: Mapping[int, float]) -> list[FrozenTrial]:
         found = []
         for trial in trials:
-            key = (values.get(trial.id), trial.state == "infeasible", kept, trial.values)
+            key = (values.get(trial.id), trial.state == "infeasible", trial.values)
             known = self._known.get(trial.id)
             if known is None or known[0] != key:
-                known = self._known[trial.id] = (key, self.told(trial, key[0], kept=kept))
+                known = self._known[trial.id] = (key, self.told(trial, key[0]))
             found.append(known[1])
         return found
 
-    def _translated(self, trials: Sequence[Trial]) -> dict[int, Row]:
-        """Number of each trial, as Optuna knows it -> its values as TPE computes with them, in the order of `space`."""
-        found = {}
+    def _rows(
+        self, trials: Sequence[Trial], values: Mapping[int, float], keys: Sequence[str]
+    ) -> tuple[Numbers, Numbers, NDArray[np.bool_]]:
+        """What TPE computes with: values of the keys (trials, keys), how good each is, and which cannot be computed."""
+        rows = []
         for trial in trials:
-            known = self._rows.get(trial.id)
+            known = self._translated.get(trial.id)
             if known is None or (known[0] is not trial.values and known[0] != trial.values):
                 params = self._params(trial)
-                row = [float(d.to_internal_repr(params[key])) for key, d in self.space.items()]
-                known = self._rows[trial.id] = (trial.values, row)
-            found[trial.id + 1] = known[1]
-        return found
+                row = [float(kind.to_internal_repr(params[key])) for key, kind in self.space.items()]
+                known = self._translated[trial.id] = (trial.values, row)
+            rows.append(known[1])
+        places = [list(self.space).index(key) for key in keys]
+        worth = [values.get(t.id, math.nan) for t in trials]
+        return np.array(rows)[:, places], np.array(worth), np.array([t.state == "infeasible" for t in trials])
 
     def _params(self, trial: Trial) -> dict[str, Any]:
         return {
             d.key: d.slot_of(v) if d.kind == "choice" else v for d in self.dimensions for v in [trial.values[d.key]]
         }
 
-    def point(self, asked: optuna.Trial, dimensions: Sequence[Dimension]) -> dict[str, Any]:
-        """The values that a trial of Optuna has been given."""
-        drawn = ((d, asked.params[d.key]) for d in dimensions)
-        return {d.key: d.choices[d.slots()[v]] if d.kind == "choice" else d.realised(v) for d, v in drawn}
+    def point(self, drawn: Mapping[str, Any], dimensions: Sequence[Dimension]) -> dict[str, Any]:
+        """The values that stand for Optuna's; a key that is not drawn has one value only."""
+        found = {}
+        for d in dimensions:
+            if d.key not in drawn:
+                found[d.key] = d.at(0.5)
+            else:
+                found[d.key] = d.choices[d.slots()[drawn[d.key]]] if d.kind == "choice" else d.realised(drawn[d.key])
+        return found
 
 
 def _suggest(asked: optuna.Trial, dimension: Dimension) -> None:

@@ -147,7 +147,7 @@ class Proposer:
                 name, note = self._instead(error), {"instead_of": "llm", "why": str(error)}
         source, values = self._drawn(name, trials, rng)
         for _ in range(TRIES):
-            if all(values != trial.values for trial in trials):
+            if values not in [trial.values for trial in trials]:
                 break
             source, values = "random", self.space_now(trials).draw(rng.random)
         return Proposal(values, source, note)
@@ -251,8 +251,11 @@ def standing(trials: Sequence[Trial], goal: Goal) -> dict[int, float]:
     that got farther are better, then the better score decides. Broken trials are as bad as the worst.
     """
     groups: dict[int, list[Trial]] = {}
+    broken: list[int] = []
     for trial in trials:
-        if trial.rungs and not trial.broken:
+        if trial.broken:
+            broken.append(trial.id)
+        elif trial.rungs:
             groups.setdefault(max(trial.rungs), []).append(trial)
     found: dict[int, float] = {}
     for epochs, group in groups.items():
@@ -261,4 +264,4 @@ def standing(trials: Sequence[Trial], goal: Goal) -> dict[int, float]:
             # Between two lengths there is room for every score; the trial's value does not depend on the others.
             found[trial.id] = rank if len(groups) == 1 else epochs + rank / (2 * (1 + abs(rank)))
     worst = min(found.values(), default=0.0)
-    return found | {t.id: worst for t in trials if t.broken}
+    return found | dict.fromkeys(broken, worst)

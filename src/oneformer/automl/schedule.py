@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import attrgetter
 from typing import Protocol
 
 from oneformer.automl.objective import Ranks
@@ -66,9 +67,9 @@ def rungs_between(lowest: int, whole: int, factor: int) -> tuple[int, ...]:
 
 def best_first(trials: Sequence[Trial], epoch: int, ranks: Ranks) -> list[Trial]:
     """The trials that finished `epoch`, the best first; of equals the older."""
-    here = [t for t in trials if epoch in t.rungs]
+    here = sorted((t for t in trials if epoch in t.rungs), key=attrgetter("id"))
     found = ranks([t.rungs[epoch] for t in here])
-    return [t for _, _, t in sorted((-rank, t.id, t) for rank, t in zip(found, here, strict=True))]
+    return [here[i] for i in sorted(range(len(here)), key=found.__getitem__, reverse=True)]
 
 
 def put_back(trials: Sequence[Trial]) -> Trial | None:
