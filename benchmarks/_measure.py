@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from oneformer.cli import LARGE_PAGES
+
 Step = Callable[[], object]
 PEAK_SIDE = 2048  # rows and columns of the product whose speed stands for the machine's arithmetic
 
@@ -120,10 +122,14 @@ def peak_memory_mib() -> float:
     return held / 2**20 if sys.platform == "darwin" else held / 2**10
 
 
-def memory_of(script: str, *arguments: str) -> Spread:
-    """MiB that `python script --memory-of arguments...` held at most; it prints the number as its last line."""
-    command = [sys.executable, script, "--memory-of", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def memory_of(script: str, side: str, *arguments: str) -> Spread:
+    """MiB that `python script --memory-of side arguments...` held at most; it prints the number as its last line.
+
+    Ours has the pages that `oneformer` asks for, the peer what Python starts with.
+    """
+    command = [sys.executable, script, "--memory-of", side, *arguments]
+    pages = {LARGE_PAGES: "1"} if side == "ours" else {}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **pages})
     return Spread.of([float(done.stdout.split()[-1])])
 
 

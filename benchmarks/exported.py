@@ -5,7 +5,8 @@
 Swin-T with equal weights, one image. Ours is written by `oneformer export`'s own code. transformers' network has no
 exporter; its PyTorch code is written by torch's, after the one line that no exporter takes (opening the rows of a mask
 that are closed everywhere) is computed in another way with the same result. Writing both takes some minutes; `--keep`
-keeps the files for the next time.
+keeps the files for the next time. The last row is what a user gains who leaves PyTorch: our file in OpenVINO beside
+transformers in PyTorch, both in bfloat16 and compared with transformers in float32.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from _command import parser, run
 from _measure import in_turn
 from _network import CLASSES, picture, swin_t, twins
 from _report import Row
+from forward import theirs
 from oneformer.data.labels import LabelMap
 from oneformer.data.tokens import Tokenizer
 from oneformer.engines.about import INPUTS, OUTPUTS, About
@@ -38,6 +40,7 @@ from oneformer.spec.model import ModelSpec
 
 Runner = Callable[[], tuple[np.ndarray, np.ndarray]]
 OPENVINO = {"fp32": "f32", "bf16": "bf16"}
+EAGER_SIZE = 512  # pixels of the images that both take in PyTorch, see forward.py
 
 
 def write_ours(model: Any, spec: ModelSpec, size: int, path: Path) -> None:
@@ -124,39 +127,61 @@ def agreement(one: Runner, other: Runner) -> str:
     """How many queries have the same class, and how many mask logits the same sign."""
     (classes, masks), (other_classes, other_masks) = one(), other()
     same_class = np.mean(classes.argmax(-1) == other_classes.argmax(-1))
-    return (
-        f"equal to transformers': {same_class:.1%} of classes, {np.mean((masks > 0) == (other_masks > 0)):.1%} of signs"
-    )
+    return f"{same_class:.1%} of classes, {np.mean((masks > 0) == (other_masks > 0)):.1%} of signs"
 
 
 def measure(options: argparse.Namespace) -> list[Row]:
     """Every runtime and precision."""
+    spec = swin_t()
+    model, peer = twins(spec)
     with tempfile.TemporaryDirectory() as folder:
         kept = options.keep or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
         files = {side: kept / f"{side}-{options.size}.onnx" for side in ("ours", "theirs")}
         if not all(file.is_file() for file in files.values()):
-            spec = swin_t()
-            model, peer = twins(spec)
             write_ours(model, spec, options.size, files["ours"])
             write_theirs(peer, options.size, files["theirs"])
-        image, tokens = picture(options.size, options.size), Tokenizer().task_tokens("panoptic")[None]
-        feed = dict(zip(INPUTS, (image.numpy(), tokens.numpy()), strict=True))
+        small = kept / f"ours-{EAGER_SIZE}.onnx"
+        if not small.is_file():
+            write_ours(model, spec, EAGER_SIZE, small)
+        feed = feed_of(options.size)
         sides: dict[str, Runner] = {}
         for side, file in files.items():
             for precision in OPENVINO:
                 sides[f"{side} OpenVINO {precision}"] = in_openvino(file, feed, precision)
             sides[f"{side} ONNX Runtime fp32"] = in_onnxruntime(file, feed)
         times = in_turn(sides, rounds=options.rounds)
-        return [
+        rows = [
             Row(
                 f"Swin-T, {options.size}x{options.size}, {name}",
                 times[f"ours {name}"],
                 times[f"theirs {name}"],
-                note=agreement(sides[f"ours {name}"], sides[f"theirs {name}"]),
+                note=f"equal to transformers': {agreement(sides[f'ours {name}'], sides[f'theirs {name}'])}",
             )
             for name in ("OpenVINO fp32", "OpenVINO bf16", "ONNX Runtime fp32")
         ]
+        return [*rows, beside_pytorch(small, peer, options.rounds)]
+
+
+def feed_of(size: int) -> dict[str, np.ndarray]:
+    """A photo and a task."""
+    tokens = Tokenizer().task_tokens("panoptic")[None]
+    return dict(zip(INPUTS, (picture(size, size).numpy(), tokens.numpy()), strict=True))
+
+
+def beside_pytorch(ours: Path, peer: Any, rounds: int) -> Row:
+    """Our file in OpenVINO and transformers in PyTorch, both in bfloat16."""
+    image, tokens = picture(EAGER_SIZE, EAGER_SIZE), Tokenizer().task_tokens("panoptic")
+
+    def eager(dtype: torch.dtype) -> Runner:
+        go = theirs(peer, image, tokens, dtype)
+        return torch.inference_mode()(lambda: tuple(logits.float().numpy() for logits in go()))
+
+    sides = {"ours": in_openvino(ours, feed_of(EAGER_SIZE), "bf16"), "theirs": eager(torch.bfloat16)}
+    times = in_turn(sides, rounds=rounds)
+    work = f"Swin-T, {EAGER_SIZE}x{EAGER_SIZE}, OpenVINO bf16"
+    note = f"equal to transformers' in fp32: {agreement(sides['ours'], eager(torch.float32))}"
+    return Row(work, times["ours"], times["theirs"], "transformers in PyTorch, bf16", note=note)
 
 
 if __name__ == "__main__":

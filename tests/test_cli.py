@@ -321,3 +321,24 @@ def test_no_colour_and_no_escape_codes_outside_of_a_terminal() -> None:
     env = dict(os.environ, FORCE_COLOR="")
     done = subprocess.run([sys.executable, "-m", "oneformer", "trian"], capture_output=True, env=env, check=False)
     assert b"\x1b" not in done.stdout + done.stderr
+
+
+LARGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HELD = """
+import sys
+from oneformer.cli import main
+main(["--version"])
+import torch
+held = torch.ones(16 * 2**20)  # 64 MiB
+print(*(line.split()[1] for line in open("/proc/self/smaps_rollup") if line.startswith("AnonHugePages")))
+"""
+
+
+@pytest.mark.skipif(not LARGE.exists() or "[never]" in LARGE.read_text(), reason="there are no large pages here")
+@pytest.mark.parametrize("wanted", ["", "0"])
+def test_tensors_lie_in_large_pages_unless_the_user_says_otherwise(wanted: str) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    env |= {"THP_MEM_ALLOC_ENABLE": wanted} if wanted else {}
+    done = subprocess.run([sys.executable, "-c", HELD], env=env, capture_output=True, text=True, check=True)
+    kib = int(done.stdout.split()[-1])
+    assert kib >= 32 * 1024 if not wanted else kib < 32 * 1024 or "[always]" in LARGE.read_text()

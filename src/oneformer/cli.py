@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from oneformer.spec import ExperimentSpec
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+# torch reads it once: tensors of some MiB lie in large pages where Linux has them, and a training leaves fewer gaps
+# between them (docs/decisions/0007-speed-on-a-cpu.md).
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
 _ON_KEYS = """
@@ -32,6 +35,7 @@ every key with its default:    oneformer default_specs {name}"""
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; `words` are sys.argv's without the program's name."""
     given = list(sys.argv[1:] if words is None else words)
+    os.environ.setdefault(LARGE_PAGES, "1")
     show_trace = "--traceback" in given or bool(os.environ.get("ONEFORMER_TRACEBACK"))
     main_thread = threading.current_thread() is threading.main_thread()  # only there signals can be caught
     old = signal.signal(signal.SIGTERM, _terminated) if main_thread else None

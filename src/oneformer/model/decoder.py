@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneformer.model.layers import MLP, QueryLayer, recompute
+from oneformer.model.layers import MLP, QueryLayer, as_tokens, recompute
 from oneformer.model.pixel import Features
 from oneformer.model.position import sine_position, spread_points
 from oneformer.model.query import QueryInitialiser
@@ -161,7 +161,7 @@ class Decoder(nn.Module):
         """Memory map `index` as tokens."""
         memory = self.input_proj[index](features.memory[index])  # (B, C, h_l, w_l)
         height, width = memory.shape[2:]
-        value = memory.flatten(2).transpose(1, 2) + self.level_embed.weight[index]
+        value = as_tokens(memory) + self.level_embed.weight[index]
         key = value + sine_position(height, width, value.shape[2], device=value.device, turns=self.turns)
         # A mask is linear in the mask features, so resizing them once equals resizing every layer's masks.
         with torch.no_grad():

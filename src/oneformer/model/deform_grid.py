@@ -15,7 +15,7 @@ def sample_grid(value: Tensor, pixels: Tensor, weights: Tensor, sizes: Sequence[
     queries, points = pixels.shape[1], pixels.shape[4]
     planes = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads, d, S)
     places = pixels.permute(3, 4, 0, 2, 1, 5).flatten(2, 3).unsqueeze(3)  # (L, points, B*heads, 1, Q, 2)
-    shares = weights.permute(3, 4, 0, 2, 1).flatten(2, 3)[:, :, :, None, None]  # (L, points, B*heads, 1, 1, Q)
+    shares = weights.permute(3, 4, 0, 2, 1).flatten(2, 3).unsqueeze(3)  # (L, points, B*heads, 1, Q)
     mixed: Tensor | None = None
     start = 0
     for level, (height, width) in enumerate(sizes):
@@ -25,7 +25,7 @@ def sample_grid(value: Tensor, pixels: Tensor, weights: Tensor, sizes: Sequence[
         grids = (places[level] + 0.5) * scale - 1
         for point in range(points):  # runtimes of exported graphs multiply and add faster than they sum over an axis
             read = F.grid_sample(plane, grids[point], mode="bilinear", padding_mode="zeros", align_corners=False)
-            part = read * shares[level, point]  # (B*heads, d, 1, Q)
+            part = read.squeeze(2) * shares[level, point]  # (B*heads, d, Q)
             mixed = part if mixed is None else mixed + part
     assert mixed is not None
-    return mixed.squeeze(2).unflatten(0, (-1, heads)).permute(0, 3, 1, 2).reshape(-1, queries, heads * d)
+    return mixed.unflatten(0, (-1, heads)).permute(0, 3, 1, 2).reshape(-1, queries, heads * d)

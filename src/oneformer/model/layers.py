@@ -15,6 +15,20 @@ from torch.utils.checkpoint import checkpoint
 from oneformer.model.mixing import mix
 
 
+def as_tokens(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h*w, C).
+
+    Channels are moved last before rows are joined: maps lie that way in memory, here and in engines that run an
+    exported graph, so that nothing is copied.
+    """
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, h*w, C) -> (B, C, h, w), channels last in memory."""
+    return tokens.unflatten(1, size).permute(0, 3, 1, 2)
+
+
 class MLP(nn.Module):
     """`num_layers` linear layers with ReLU between them; the last one maps to `out_dim`. Zero layers pass tokens on."""
 

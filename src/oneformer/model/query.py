@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneformer.model.layers import MLP, Attention, FeedForward, QueryLayer, full_precision
+from oneformer.model.layers import MLP, Attention, FeedForward, QueryLayer, as_tokens, full_precision
 from oneformer.model.position import sine_axis, sine_position
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class QueryInitialiser(nn.Module):
 
     def read(self, mask_features: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
         """Mask features (B, C', h, w) -> keys and values (B, h*w, C) of each layer; no task changes them."""
-        pixels = mask_features.flatten(2).transpose(1, 2)  # (B, h*w, C')
+        pixels = as_tokens(mask_features)  # (B, h*w, C')
         size = (mask_features.shape[2], mask_features.shape[3])
         memory = self.encode(pixels, *size) if self.encoder else None
         attentions = [layer.cross_attn for layer in self.layers if isinstance(layer, QueryLayer)]

@@ -19,6 +19,7 @@ from oneformer.model.backbones.common import Backbone, init_linear, pad_to_multi
 from oneformer.model.backbones.pyramid import PATCH, Pyramid
 from oneformer.model.backbones.transformer import Blocks, BlockSizes, layout
 from oneformer.model.backbones.vit import quarters
+from oneformer.model.layers import as_map, as_tokens
 
 if TYPE_CHECKING:
     from oneformer.spec.backbone import BackboneSpec, RadioSpec
@@ -82,7 +83,7 @@ class Radio(Backbone):
         prefix = x.shape[1] - height * width
         where = layout(height, width, prefix=prefix, window=self.window, device=x.device)
         x = self.blocks(x, where, use_checkpoint=self.use_checkpoint and self.training)
-        x = x[:, prefix:].transpose(1, 2).unflatten(2, (height, width))  # (B, C, h, w)
+        x = as_map(x[:, prefix:], (height, width))
         maps: dict[str, Tensor] = self.pyramid(x, *images.shape[2:])
         return maps
 
@@ -109,14 +110,14 @@ class PatchGenerator(nn.Module):
 
     def positions(self, height: int, width: int) -> Tensor:
         """The table scaled to the longer side of the map, or as it is, and cropped to the map, (1, h*w, C)."""
-        table = self.pos_embed.transpose(1, 2).unflatten(2, (self.side, self.side))
+        table = as_map(self.pos_embed, (self.side, self.side))
         if self.scaled and (height, width) != (self.side, self.side):
             longer = max(height, width)
             table = F.interpolate(table.float(), size=(longer, longer), mode="bilinear", align_corners=True)
         table = table[:, :, :height, :width]
         if table.shape[2:] != (height, width):  # the image is larger than the table
             table = F.interpolate(table.float(), size=(height, width), mode="bilinear", align_corners=True)
-        return table.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+        return as_tokens(table).to(self.pos_embed.dtype)
 
 
 class Tokens(nn.Module):

@@ -20,7 +20,7 @@ from oneformer.model.backbones.common import (
     pad_to_multiple,
 )
 from oneformer.model.backbones.windows import Windows, relative_index, windows
-from oneformer.model.layers import DropPath, recompute
+from oneformer.model.layers import DropPath, as_map, as_tokens, recompute
 from oneformer.model.mixing import mix
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Swin(Backbone):
         x, height, width = self.patch_embed(images)  # (B, h*w, C)
         if self.ape:
             table = F.interpolate(self.absolute_pos_embed, size=(height, width), mode="bicubic")
-            x = x + table.flatten(2).transpose(1, 2)
+            x = x + as_tokens(table)
         x = self.pos_drop(x)
         maps = {}
         for i, stage in enumerate(self.layers):
@@ -81,7 +81,7 @@ class Swin(Backbone):
             name = MAPS[i]
             if name in self.out_features:
                 normed = self.get_submodule(f"norm{i}")(x)
-                maps[name] = normed.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (B, C, h, w), channels last
+                maps[name] = as_map(normed, (height, width))
             if stage.downsample is not None:
                 x = stage.downsample(x, height, width)
                 height, width = (height + 1) // 2, (width + 1) // 2
@@ -100,7 +100,7 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, int, int]:
         x = self.proj(pad_to_multiple(images, self.patch_size))  # (B, C, h, w)
         height, width = x.shape[2:]
-        return self.norm(x.flatten(2).transpose(1, 2)), height, width
+        return self.norm(as_tokens(x)), height, width
 
 
 class Stage(nn.Module):

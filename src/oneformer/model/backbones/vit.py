@@ -13,6 +13,7 @@ from oneformer.errors import SpecError
 from oneformer.model.backbones.common import INIT_STD, Backbone, drop_path_rates, init_linear, pad_to_multiple
 from oneformer.model.backbones.pyramid import PATCH, Pyramid
 from oneformer.model.backbones.transformer import Blocks, BlockSizes, layout, rope
+from oneformer.model.layers import as_map, as_tokens
 
 if TYPE_CHECKING:
     from oneformer.spec.backbone import BackboneSpec, VitSpec
@@ -89,14 +90,14 @@ class Vit(Backbone):
         turn = rope(height, width, self.head_dim, device=x.device) if self.pos_embed is None else None
         where = layout(height, width, prefix=prefix, window=self.window, device=x.device, turn=turn)
         x = self.blocks(x, where, use_checkpoint=self.use_checkpoint and self.training)
-        x = self.norm(x[:, prefix:]).transpose(1, 2).unflatten(2, (height, width))  # (B, C, h, w)
+        x = as_map(self.norm(x[:, prefix:]), (height, width))
         maps: dict[str, Tensor] = self.pyramid(x, *images.shape[2:])
         return maps
 
     def with_tokens(self, x: Tensor) -> Tensor:
         """Patches (B, C, h, w) -> class token, registers and patches with their positions (B, P+h*w, C)."""
         cls: Tensor = self.cls_token
-        patches = x.flatten(2).transpose(1, 2)
+        patches = as_tokens(x)
         if self.pos_embed is not None:
             cls = cls + self.pos_embed[:, :1]
             patches = patches + self.positions(x.shape[2], x.shape[3])
@@ -113,10 +114,10 @@ class Vit(Backbone):
         side = round(table.shape[1] ** 0.5)
         if (height, width) == (side, side):
             return table
-        table = table.float().transpose(1, 2).unflatten(2, (side, side))
+        table = as_map(table.float(), (side, side))
         smooth = self.register_tokens is not None
         table = F.interpolate(table, size=(height, width), mode="bicubic", antialias=smooth)
-        return table.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+        return as_tokens(table).to(self.pos_embed.dtype)
 
 
 class PatchEmbed(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from oneformer.errors import SpecError
 from oneformer.model.backbones.common import Backbone
 from oneformer.model.deform import DeformableAttention, token_centers
-from oneformer.model.layers import FeedForward, recompute
+from oneformer.model.layers import FeedForward, as_map, as_tokens, recompute
 from oneformer.model.pixel.common import (
     Features,
     PixelDecoder,
@@ -70,7 +70,7 @@ class DeformablePixelDecoder(PixelDecoder):
         """{name: (B, C, h, w)} -> mask features and memory."""
         coarse = [project(maps[name]) for name, project in zip(self.coarse, self.input_proj, strict=True)]
         sizes = [(x.shape[2], x.shape[3]) for x in coarse]
-        tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in coarse], dim=1)  # (B, S, C)
+        tokens = torch.cat([as_tokens(x) for x in coarse], dim=1)  # (B, S, C)
         position = torch.cat([self.position(i, *size, tokens) for i, size in enumerate(sizes)])  # (S, C)
         centers = token_centers(sizes, device=tokens.device)
         for layer in self.layers:
@@ -78,9 +78,7 @@ class DeformablePixelDecoder(PixelDecoder):
                 layer, tokens, position, centers, sizes, on=self.activation_checkpointing and self.training
             )
         parts = tokens.split([h * w for h, w in sizes], dim=1)
-        memory = [
-            x.transpose(1, 2).unflatten(2, size) for x, size in zip(parts, sizes, strict=True)
-        ]  # (B, C, h_l, w_l)
+        memory = [as_map(x, size) for x, size in zip(parts, sizes, strict=True)]  # (B, C, h_l, w_l)
         x = memory[-1]
         for name, lateral, smooth in zip(self.fine, self.lateral, self.smooth, strict=True):
             x = lateral(maps[name]) + F.interpolate(x, size=maps[name].shape[2:], mode="bilinear", align_corners=False)
@@ -109,8 +107,14 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, centers: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """(B, S, C) -> (B, S, C); the places to look at depend on position, what is read there does not."""
-        x = self.norm1(x + self.dropout(self.attn(x + position, x, centers, sizes)))
-        return self.norm2(x + self.dropout(self.ffn(x)))
+        x = x + self.dropout(self.attn(x + position, x, centers, sizes))
+        # Hidden tokens are four times as wide, of all levels: computed again, they cost little time for much memory.
+        return self.norm2(recompute(self.think, x, on=self.training))
+
+    def think(self, x: Tensor) -> Tensor:
+        """What follows attention, up to the last norm."""
+        x = self.norm1(x)
+        return x + self.dropout(self.ffn(x))
 
 
 def choose_maps(spec: ModelSpec, backbone: Backbone) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer.model.backbones.common import Backbone
-from oneformer.model.layers import Attention, FeedForward, recompute
+from oneformer.model.layers import Attention, FeedForward, as_map, as_tokens, recompute
 from oneformer.model.pixel.common import (
     IN_FEATURES,
     Features,
@@ -84,12 +84,12 @@ class CoarseEncoder(nn.Module):
     def forward(self, x: Tensor, *, checkpointing: bool) -> Tensor:
         """(B, C', h, w) -> (B, C, h, w)."""
         height, width = x.shape[2:]
-        tokens = self.input_proj(x).flatten(2).transpose(1, 2)  # (B, h*w, C)
+        tokens = as_tokens(self.input_proj(x))  # (B, h*w, C)
         position = sine_position(height, width, tokens.shape[2], device=tokens.device, turns=self.turns)
         for layer in self.layers:
             tokens = recompute(layer, tokens, position, on=checkpointing)
         refined: Tensor = self.norm(tokens)
-        return refined.transpose(1, 2).unflatten(2, (height, width))
+        return as_map(refined, (height, width))
 
 
 class CoarseLayer(nn.Module):
