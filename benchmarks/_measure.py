@@ -122,14 +122,14 @@ def peak_memory_mib() -> float:
     return held / 2**20 if sys.platform == "darwin" else held / 2**10
 
 
-def memory_of(script: str, side: str, *arguments: str) -> Spread:
-    """MiB that `python script --memory-of side arguments...` held at most; it prints the number as its last line.
+def memory_of(script: str, *arguments: str, large_pages: bool = False) -> Spread:
+    """MiB that `python script --memory-of arguments...` held at most; it prints the number as its last line.
 
-    Ours has the pages that `oneformer` asks for, the peer what Python starts with.
+    With the large pages that `oneformer` asks for, or as Python starts.
     """
-    command = [sys.executable, script, "--memory-of", side, *arguments]
-    pages = {LARGE_PAGES: "1"} if side == "ours" else {}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **pages})
+    command = [sys.executable, script, "--memory-of", *arguments]
+    env = os.environ | ({LARGE_PAGES: "1"} if large_pages else {})
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     return Spread.of([float(done.stdout.split()[-1])])
 
 

@@ -104,7 +104,9 @@ def measure(options: argparse.Namespace) -> list[Row]:
                 note=f"{count / 1e9:.0f} GFLOP; loss {losses['ours']:.0f}, transformers' {losses['theirs']:.0f}",
             )
         )
-        held = {side: memory_of(__file__, side, "--precision", name, *work_of) for side in steps}
+        held = {
+            side: memory_of(__file__, side, "--precision", name, *work_of, large_pages=side == "ours") for side in steps
+        }
         memory.append(Row(f"peak memory of it, {name}", held["ours"], held["theirs"], unit="MiB"))
     return rows + memory
 
