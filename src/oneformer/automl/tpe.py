@@ -22,9 +22,7 @@ from typing_extensions import override
 
 CANDIDATES = 24  # as many as Optuna draws, and Hyperopt before it
 LEAST = 1e-9  # of a kernel's mass between the bounds: below it, differences of the distribution function say little
-FAINT = (
-    -700.0
-)  # logarithm of a share of the greatest kernel; its exponential is all but nothing, less takes much longer
+FAINT = -700.0  # logarithm of a kernel's share of the greatest one; below it, exponentials take much longer
 DENSITY = _ParzenEstimatorParameters(
     prior_weight=1.0, consider_magic_clip=True, consider_endpoints=False, weights=default_weights, multivariate=True
 )
