@@ -109,7 +109,8 @@ class Stored:
         entry = self.all.setdefault(hardware, {"ratios": {}})
         entry.update(about)
         for benchmark, part in rows.items():
-            entry["ratios"][benchmark] = {row.work: round(row.ratio, 3) for row in part if row.ratio}
+            if ratios := {row.work: round(row.ratio, 3) for row in part if row.ratio}:
+                entry["ratios"][benchmark] = ratios
         self.path.write_text(json.dumps(self.all, indent=2) + "\n", encoding="utf-8")
 
 

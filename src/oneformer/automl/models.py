@@ -2,7 +2,7 @@
 
 The ledger is the truth: samplers are given what it holds each time, and nothing of theirs is kept. Optuna's own stores
 copy every trial that they are given, and its TPE translates every value of every trial for each proposal. Both would
-take most of the time of a proposal, so that here trials are lent, and are translated once (`tpe.py`).
+take most of the time of a proposal, so that here trials are lent, and for TPE are rows that are made once (`tpe.py`).
 """
 
 from __future__ import annotations

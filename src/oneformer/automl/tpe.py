@@ -92,7 +92,9 @@ class _Density(_ParzenEstimator):
         if smooth:
             _add_smooth(kernels, smooth)
         most = kernels.max(axis=1, keepdims=True)
-        return np.asarray(np.log(np.exp(np.maximum(kernels - most, FAINT)).sum(axis=1)) + most[:, 0])
+        kernels -= most  # in place, as all that follows: new memory of this size takes longer than the arithmetic
+        np.exp(np.maximum(kernels, FAINT, out=kernels), out=kernels)
+        return np.asarray(np.log(kernels.sum(axis=1)) + most[:, 0])
 
 
 def _mass(one: Any, low: Any, high: Any) -> Numbers:
@@ -116,5 +118,5 @@ def _add_smooth(kernels: Numbers, keys: list[tuple[Numbers, Any]]) -> None:
     low, high = (np.array([getattr(one, f"adapted_{name}") for _, one in keys]) for name in ("low", "high"))
     width = high - low  # from bound to bound is 0..1, so that squares of large numbers do not cancel each other
     x, mean, precision = (x - low) / width, (mean - low) / width, (width / deviation) ** 2
-    kernels += x @ (mean * precision).T - x**2 @ (precision / 2).T
+    kernels += np.concatenate((x, x**2), axis=1) @ np.concatenate((mean * precision, precision / -2), axis=1).T
     kernels -= (mean**2 * precision / 2 + np.log(deviation * math.sqrt(2 * math.pi))).sum(axis=1)

@@ -102,7 +102,10 @@ def find_library(wanted: str = "auto", *, needed_for: str) -> Library:
             return checked(Library(name, module, str(module.__version__)))
     told = " or ".join(TOLD[name] for name in names)
     state = f"cannot be loaded here ({broken})" if broken else "is not installed"
-    raise UserError(f"{needed_for} needs {told}, which {state}", hint=" or ".join(INSTALL[name] for name in names))
+    hint = (
+        f"{' or '.join(INSTALL[name] for name in names)}; without it, the ONNX file runs in ONNX Runtime and OpenVINO"
+    )
+    raise UserError(f"{needed_for} needs {told}, which {state}", hint=hint)
 
 
 def checked(library: Library) -> Library:
